@@ -60,6 +60,7 @@ Examples:
 @option(
     "--legend",
     metavar="NAME|FILE",
+    shell_complete=complete.legends,
     help="The legend of the codes in --class-field, where they are of another map than the region's.",
 )
 @option(
@@ -97,7 +98,7 @@ def command(
     A network trained on simulated crusts (RUN may be the shipped one) is scored at all mapped outcrop, which is hidden
     from it block by block; with --points at boreholes under mapped cover, by their class and by the depth of the
     basement (the gravity and the map are then read through data/tiles: `gravmap tile --index-only`). Nothing is
-    written.
+    written but residuals that it reads and data/fields.nc lacks, into a file beside it.
     """
     if topography is not None and not baselines:
         raise click.UsageError("--topography is for a baseline: add --baselines.")

@@ -13,6 +13,7 @@ from .options import (
     chosen_region,
     device_option,
     dry_run_option,
+    map_name,
     option,
     output_option,
     overwrite_option,
@@ -79,7 +80,7 @@ def command(
 
     workspace = session.workspace
     fields = require(workspace.fields, "gravmap residual --height 10km")
-    name = region or "bbox_" + "_".join(f"{side:g}" for side in bbox or ())
+    name = map_name(region, bbox)
     folder = output or workspace.maps / name
     labels = workspace.labels if workspace.labels.exists() else None
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import LENGTH, Command, Group, dry_run_option, option, overwrite_option
+from .options import LENGTH, Command, Group, dry_run_option, given_on_command_line, option, overwrite_option
 from .session import Session, command_options
 
 if TYPE_CHECKING:
@@ -130,6 +130,11 @@ def add(
 
     if (file is None) == (not lines):
         raise click.UsageError("Give either a FILE or --distance LINES.")
+    typed = given_on_command_line()
+    raster_only = ("band", "units", "resampling", "transform", "upward_m", "derivative")
+    if wrong := [typed[each] for each in (raster_only if file is None else ("cap_m",)) if each in typed]:
+        meant = "a FILE, not for --distance" if file is None else "--distance, not for a FILE"
+        raise click.UsageError(f"{', '.join(wrong)}: only for {meant}.")
     layer: Layer
     if file is None:
         layer = DistanceLayer(lines, cap_m / 1000, name or FAULT_DISTANCE, source, licence)
@@ -167,9 +172,13 @@ def add_layer_to_fields(session: Session, layer: Layer, overwrite: bool, dry_run
         result |= {"lines": list(made.lines), "cap_km": layer.cap_km, "median_km": made.median}
     session.say(f"Added {_described(made)}")
     session.say(f"Wrote {fields} and {picture}")
+    _say_stale_tiles(session)
+    return result
+
+
+def _say_stale_tiles(session: Session) -> None:
     if (session.workspace.tiles / "index.json").exists():
         session.say("The fields have changed: `gravmap tile --overwrite` updates the tile set.")
-    return result
 
 
 @command.command("list", cls=Command, short_help="List the layers of the fields.", epilog="Example: gravmap layer list")
@@ -198,14 +207,15 @@ def list_(session: Session) -> None:
 @command_options()
 def remove(session: Session, names: tuple[str, ...]) -> None:
     """Remove layers from data/fields.nc; their files stay."""
-    from gravmap.geology.layers_file import remove_layer
+    from gravmap.geology.layers_file import remove_layers
 
     fields = session.workspace.fields
     session.writing([fields], [], True, False)
+    remove_layers(fields, names)
     for name in names:
-        remove_layer(fields, name)
         fields.with_name(f"layer_{name}.png").unlink(missing_ok=True)
         session.say(f"Removed {name} from {fields}")
+    _say_stale_tiles(session)
     session.result({"removed": list(names), "from": str(fields)})
 
 

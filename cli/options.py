@@ -262,6 +262,11 @@ def chosen_region(session: Session, region: str | None, bbox: tuple[float, ...] 
     return find_region(region, session.workspace.regions) if region is not None else None
 
 
+def map_name(region: str | None, bbox: tuple[float, ...] | None) -> str:
+    """The name of a map: that of its region, or the sides of the box."""
+    return region or "bbox_" + "_".join(f"{side:g}" for side in bbox or ())
+
+
 overwrite_option = option("--overwrite", is_flag=True, help="Replace files that exist (default: refuse with status 3).")
 
 dry_run_option = option(

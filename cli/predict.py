@@ -18,6 +18,7 @@ from .options import (
     chosen_region,
     device_option,
     dry_run_option,
+    map_name,
     option,
     option_group,
     origin,
@@ -86,7 +87,7 @@ class PredictOptions:
         """The name of the map: that of the region, of the polygon's file, or the sides of the box."""
         if self.polygon is not None:
             return self.polygon.stem
-        return self.region or "bbox_" + "_".join(f"{side:g}" for side in self.bbox or ())
+        return map_name(self.region, self.bbox)
 
 
 @click.command(
@@ -190,10 +191,11 @@ def command(session: Session, **options: Any) -> None:
 
     Mapped outcrop is shown as mapped; the network predicts the bedrock under mapped cover. What data/labels.tif shows
     as neither (lakes, unusable codes, beyond the map) stays blank. Writes lithology.tif and .gpkg,
-    probability.tif, uncertainty.tif, evidence.tif, gravity.tif, outcrop_distance.tif, null_model.tif (the class without
-    gravity), map.qgz (a QGIS project), pictures for print, report.html, a STAC item and provenance.json into
-    maps/REGION/, and with a network trained on simulated crusts cover_thickness.tif: the thickness
-    of the cover in metres, with an 80 % interval. The same command resumes a run that was stopped.
+    probability.tif, uncertainty.tif, evidence.tif, second_class.tif, gravity.tif, with a geological map
+    outcrop_distance.tif and null_model.tif (the class without gravity), map.qgz (a QGIS project), pictures for print,
+    report.html, a STAC item and provenance.json into maps/REGION/, and with a network trained on simulated crusts
+    cover_thickness.tif: the thickness of the cover in metres, with an 80 % interval. The same command resumes a run
+    that was stopped.
 
     Without a training run, the network shipped with gravmap is used, which was trained on simulated crusts only. A
     network trained on crusts is tested at outcrop of the region, which is hidden from it block by block, and the region
@@ -253,7 +255,7 @@ def _predict(
     from gravmap.mapping import predict, read_clip
     from gravmap.mapping.clip import Clip
     from gravmap.mapping.compatibility import require_labels
-    from gravmap.mapping.predict import plan_prediction
+    from gravmap.mapping.prediction import plan_prediction
     from gravmap.mapping.predictor import Predictor, resolve_device
 
     place = box if box is not None else read_clip(Path(str(options.polygon)))

@@ -142,6 +142,7 @@ def command(
     from gravmap.gravity.globe import has_ducc0
     from gravmap.gravity.grid import extent, refine, spacing_deg
     from gravmap.gravity.long_wavelength import LongWavelengthField, is_global
+    from gravmap.lattice import KM_PER_DEGREE
     from gravmap.mapping.page.fields_picture import draw_fields
     from gravmap.outputs import check_outputs
     from gravmap.regions import find_region
@@ -195,9 +196,11 @@ def command(
             )
         coarse = max(spacing_deg(part))
         part = refine(part, resolution_deg)
+        if wanted == own:  # the last step of a finer spacing may end before the grid's edge
+            wanted = extent(part)
         session.warn(
             f"Resampled from {describe_angle(coarse)} to {describe_angle(resolution_deg)}: wavelengths under"
-            f" {2 * coarse * 111:.0f} km are not in it, and a network trained on a finer grid misses them."
+            f" {2 * coarse * KM_PER_DEGREE:.0f} km are not in it, and a network trained on a finer grid misses them."
         )
     world = open_grid(globe) if globe is not None else whole
     if globe is not None and not is_global(world):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import complete
-from .options import Command, chosen_region, dry_run_option, option, region_options
+from .options import Command, chosen_region, dry_run_option, map_name, option, region_options
 from .session import Session, command_options
 
 if TYPE_CHECKING:
@@ -101,8 +102,8 @@ def command(
         raise click.UsageError("Name a region: --region NAME (junggar, tarim ...) or --bbox W S E N.")
     if legend is not None and geology is None:
         raise click.UsageError("--legend is the legend of a map: add --map MAP.")
-    where = ["--region", region] if region is not None else ["--bbox", *(f"{side:g}" for side in bbox or ())]
-    name = region or "bbox_" + "_".join(f"{side:g}" for side in bbox or ())
+    where = ["--region", region] if region is not None else ["--bbox", *(f"{side:.12g}" for side in bbox or ())]
+    name = map_name(region, bbox)
     steps = _steps(place, box, where, name, gravity, geology, legend, train)
     target = place.maps / name
     if not steps:
@@ -133,7 +134,7 @@ def _steps(
     Raises
     ------
     InputError
-        The fields do not cover the region, or a file that was given is missing.
+        The fields do not cover the region, a file that was given is missing, or another than was used.
     OptionError
         The legend of the map was not given.
     """
@@ -141,6 +142,7 @@ def _steps(
     from gravmap.errors import InputError, OptionError
     from gravmap.gravity.field_reader import fields_region
     from gravmap.gravity.grid import extent, open_grid
+    from gravmap.mapping.record.data_sources import field_file_sources, label_file_sources
     from gravmap.regions import find_region
     from gravmap.workspace import SHIPPED
 
@@ -149,6 +151,8 @@ def _steps(
         if path is not None and not path.exists():
             raise InputError(f"{path} is missing.", "Give the path of the file.")
     if place.fields.exists():
+        if gravity is not None:
+            _check_source(place.fields, field_file_sources(place.fields), gravity, "--gravity", "gravmap residual")
         covered = fields_region(place.fields)
         if not covered.contains(box, 0.05):
             raise InputError(
@@ -165,7 +169,10 @@ def _steps(
         steps.append(
             Step(["residual", *source, "--height", HEIGHT, *part], "continue the gravity upward, keep the residual.")
         )
-    if not place.labels.exists():
+    if place.labels.exists():
+        if geology is not None:
+            _check_source(place.labels, label_file_sources(place.labels), geology, "--map", "gravmap rasterize")
+    else:
         if geology is not None and legend is None:
             raise OptionError(
                 f"What the codes of {geology.name} mean is not known.",
@@ -179,17 +186,38 @@ def _steps(
             steps.append(Step(["fetch", *names], "no geological map is here: download those of the USGS."))
         drawn = [] if geology is None else [str(geology), "--legend", str(legend)]
         steps.append(Step(["rasterize", *drawn], "turn the geological map into classes."))
-    if train and not place.latest.exists():
+    run = place.runs / f"run-{name}"
+    if train and not (run / "scores.json").exists():
         if not (place.tiles / "index.json").exists():
             steps.append(Step(["tile", "--index-only"], "hold out blocks of outcrop, to score the network on."))
         steps.append(
             Step(
-                ["train", "--context", "outcrop", "--init", SHIPPED, "--device", "auto"],
+                ["train", "--name", run.name, "--context", "outcrop", "--init", SHIPPED, "--device", "auto"],
                 "train a network on the outcrop, from the shipped one.",
             )
         )
-        steps.append(Step(["evaluate", "--baselines"], "score it on the held-out blocks, beside methods without it."))
-    if not (place.maps / name / "report.html").exists():
+    if train and not (run / "evaluation.json").exists():
+        why = "score it on the held-out blocks, beside methods without it."
+        steps.append(Step(["evaluate", run.name, "--baselines"], why))
+    mapped = (place.maps / name / "report.html").exists()
+    if steps or not mapped:  # a map of what is made anew would be of something else
         network = "the newest run" if train or place.latest.exists() else "the network shipped with gravmap"
-        steps.append(Step(["predict", *where], f"predict the bedrock under cover with {network}."))
+        again = ["--overwrite"] if mapped else []
+        chosen = ["--run", run.name] if train else []
+        steps.append(Step(["predict", *where, *chosen, *again], f"predict the bedrock under cover with {network}."))
     return steps
+
+
+def _check_source(
+    made: Path, sources: Sequence[Mapping[str, Any]], given: Path, option_name: str, command: str
+) -> None:
+    """Refuse a file that is not the one that an existing file was made from: it would not be read."""
+    from gravmap.errors import InputError
+    from gravmap.mapping.record.data_sources import file_name
+
+    recorded = {name for each in sources if (name := file_name(each))}
+    if recorded and given.name not in recorded:
+        raise InputError(
+            f"{made} is there, and was not made from {given}: {option_name} would not be read.",
+            f"Leave {option_name} out, or make {made.name} of it first: `{command} {given} ... --overwrite`.",
+        )

@@ -136,6 +136,7 @@ def _say_location(session: Session, tiles: Path) -> dict[str, Any]:
 
     fields = tiles / read_index(tiles)["sources"]["fields"]["path"]
     if not fields.exists():
+        session.warn(f"{fields} is missing: how well each channel predicts the place was not measured.")
         return {}
     found = location_r2(fields)
     width = max(len(each.channel) for each in found)

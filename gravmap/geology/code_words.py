@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import cache
 
 from gravmap.geology.ages import is_age_name, parse_age
 from gravmap.geology.code_conventions import Span, age_names, span_of, vocabulary
@@ -101,6 +102,7 @@ def _with_part(name: Span, part: str, names: dict[str, Span]) -> Span:
     return names.get(f"{part} {whole}", name) if part else name
 
 
+@cache
 def _parts() -> dict[str, Span]:
     known = dict(age_names())
     for part in ("lower", "middle", "upper"):

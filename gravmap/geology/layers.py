@@ -312,7 +312,7 @@ def _check_values(values: NDArray[np.float32], raster: RasterSource, path: Path,
             )
     if float(known.max()) == float(known.min()):
         raise InputError(
-            f"{path} is {known[0]:g} at every node of the fields: a constant tells nothing.",
+            f"{path} is {known[0]:g} at every node of the fields: a constant is no information.",
             "Choose another band or file.",
         )
 

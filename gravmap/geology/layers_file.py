@@ -151,21 +151,22 @@ def list_layers(fields_path: Path) -> list[LayerSummary]:
         return [_summary(fields, name) for name in field_recipe(fields).get("by_channel", {}) if name in fields]
 
 
-def remove_layer(fields_path: Path, name: str) -> None:
-    """Remove a layer from a file of fields.
+def remove_layers(fields_path: Path, names: Sequence[str]) -> None:
+    """Remove layers from a file of fields: all of them, or none.
 
     Raises
     ------
     InputError
-        There are no fields, or no layer of this name.
+        There are no fields, or no layer of one of these names.
     """
     fields = open_fields(fields_path)
     layers = field_recipe(fields).get("by_channel", {})
-    if name not in layers:
+    if absent := [name for name in names if name not in layers]:
         known = f"It has {', '.join(layers)}." if layers else "It has none; `gravmap layer add` adds one."
-        raise InputError(f"{fields_path} has no layer {name!r}.", known)
-    fields = _without(fields, name)
-    _note(fields, f"layer {name} removed")
+        raise InputError(f"{fields_path} has no layer {', '.join(map(repr, absent))}.", known)
+    for name in dict.fromkeys(names):
+        fields = _without(fields, name)
+        _note(fields, f"layer {name} removed")
     write_fields(fields, fields_path)
 
 

@@ -157,7 +157,7 @@ class RasterSource:
         except RasterioIOError as error:
             raise InputError(f"{self.path} cannot be read to its end: {error}.", _AGAIN) from None
         scale, offset = self._raster.scales[self._band - 1], self._raster.offsets[self._band - 1]
-        known = np.sort(sample[np.isfinite(sample)] * scale + offset)
+        known = np.sort(sample[np.abs(sample) < _LARGEST] * scale + offset)  # NaN is not
         below, upto = (np.searchsorted(known, values, side) for side in ("left", "right"))
         rank = (below + upto) / (2 * max(known.size, 1))
         return np.where(np.isnan(values), np.nan, rank).astype(np.float32)

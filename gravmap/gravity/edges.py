@@ -55,7 +55,7 @@ def relative_edge_error(distance_km: ArrayLike, height_m: float, *, globe: bool 
     globe : bool
         Whether the long wavelengths were taken from a global grid.
     """
-    distance, height_km = np.asarray(distance_km, dtype=np.float64), min(height_m / 1e3, 80.0)
+    distance, height_km = np.asarray(distance_km, dtype=np.float64), height_m / 1e3
     error = 0.28 / (1 + distance / (5 + 1.4 * height_km))
     return np.asarray(error / (1 + distance / 130) if globe else error)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gravmap.learning.evaluation.mosaic import covering_windows, window_cells
 from gravmap.mapping.clip import Clip
-from gravmap.mapping.layers import BANDS, THICKNESS_BANDS
+from gravmap.mapping.layers import BANDS, CLASS_LAYERS, THICKNESS_BANDS
 from gravmap.mapping.map_grid import MapGrid
 from gravmap.regions import Region
 from gravmap.units import format_angle
@@ -139,7 +139,7 @@ class Plan:
     def disk_bytes(self) -> int:
         """Upper bound on the disk space that the prediction needs until the map is finished."""
         bands = 2 + self.classes + len(BANDS) + (2 * len(THICKNESS_BANDS) if self.thickness_runs else 0)
-        bands += 2 * _MOST_GRAVITY_BANDS + 3  # with the distance to outcrop and the null model
+        bands += 2 * _MOST_GRAVITY_BANDS + 2 + len(CLASS_LAYERS)  # with the distance to outcrop
         # Each raster exists twice while it is converted, with overviews; compressed, it is smaller than this.
         rasters = round(2 * 4 / 3 * bands * self.grid.shape[0] * self.grid.shape[1])
         return sum(self.window_bytes(scale) for scale in self.windows) + rasters

@@ -104,11 +104,16 @@ def _folds(lat: Values, lon: Values, seed: int) -> NDArray[np.int64]:
 
 
 def _r2(values: Values, target: Values, fold: NDArray[np.int64]) -> float | None:
-    """R2 of a target predicted from values, over the nodes of all folds, each predicted from the others."""
+    """R2 of a target predicted from values, over the nodes of all folds, each predicted from the others.
+
+    None for a constant target, and for nodes of one fold only, as a small layer may have.
+    """
+    if np.unique(fold).size < 2:
+        return None
     residual = np.zeros(target.shape)
     for number in range(FOLDS):
         out = fold == number
-        if out.all() or not out.any():
+        if not out.any():
             continue
         edges = np.quantile(values[~out], np.linspace(0, 1, BINS + 1)[1:-1])
         place, place_out = np.searchsorted(edges, values[~out]), np.searchsorted(edges, values[out])

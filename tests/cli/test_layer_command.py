@@ -68,6 +68,8 @@ def test_options_that_make_no_sense_are_refused(root, tmp_path):
         ([], 2, "either a FILE or --distance"),
         ([path, "--distance", path], 2, "either a FILE or --distance"),
         ([path], 2, "--name is missing"),
+        (["--distance", path, "--transform", "log"], 2, "--transform: only for a FILE"),
+        ([path, "--name", "x", "--cap", "50km"], 2, "--cap: only for --distance"),
         ([path, "--name", "residual_10km"], 2, "meaning of its own"),
         ([path, "--name", "bouguer2", "--upward", "10"], 2, "10km"),
         ([path, "--name", "magnetic"], 3, "--overwrite"),

@@ -250,6 +250,9 @@ def test_a_coarse_grid_is_resampled_with_a_warning_and_says_so_in_its_recipe(run
     assert add_heights(run.fields, [20_000.0], path, run.root / "data" / "raw") == "grid.nc"
     assert run(*box, "--height", "20km", "--resolution", "2arcmin", "--overwrite").exit_code == 0
     np.testing.assert_allclose(open_fields(path)["residual_20km"], open_fields(run.fields)["residual_20km"], atol=1e-4)
+    # A whole grid whose extent is no multiple of the finer step.
+    odd = write_grid(run.root / "odd.nc", (70, 42, 74.18, 46.18), step=0.22)
+    assert run(odd, "--height", "10km", "--resolution", "2arcmin", "--overwrite").exit_code == 0
     refused = run(*box, "--resolution", "30arcmin", "--overwrite")
     assert refused.exit_code == 2
     assert "no finer" in refused.output

@@ -10,6 +10,7 @@ from gravmap.synthetic.files import write_crust
 from gravmap_cli import gravmap
 from gravmap_cli.session import Session
 
+RUN = "run-bbox_82.5_43.5_84.5_45"
 BOX = ("--bbox", "82.5", "43.5", "84.5", "45")
 
 
@@ -29,7 +30,8 @@ def ran(monkeypatch):
         "residual": "data/fields.png",
         "rasterize": "data/labels.tif",
         "tile": "data/tiles/index.json",
-        "train": "runs/latest",
+        "train": f"runs/{RUN}/scores.json",
+        "evaluate": f"runs/{RUN}/evaluation.json",
     }
     commands = []
 
@@ -70,13 +72,22 @@ def test_it_goes_on_where_it_stopped(tmp_path, raw, ran):
     ran.clear()
     again = call(tmp_path, *words, "--legend", "crust", "--train")
     assert [each[0] for each in ran] == ["residual", "predict"], "labels and a run are there"
+    assert ran[1][-2:] == ["--run", RUN]
     assert "with the newest run" in again.output
+    # A training that was stopped has no scores: the same run is trained to its end, and only then scored.
+    for name in ("scores.json", "evaluation.json"):
+        (tmp_path / "runs" / RUN / name).unlink()
+    ran.clear()
+    call(tmp_path, *words, "--legend", "crust", "--train")
+    assert [each[0] for each in ran] == ["residual", "train", "evaluate", "predict"]
+    assert ran[1][1:3] == ["--name", RUN]
     page = tmp_path / "maps" / "bbox_82.5_43.5_84.5_45" / "report.html"
     page.parent.mkdir(parents=True)
     page.touch()
     ran.clear()
     call(tmp_path, *words)
-    assert [each[0] for each in ran] == ["residual"]
+    assert [each[0] for each in ran] == ["residual", "predict"]
+    assert ran[1][-1] == "--overwrite", "the old map is of other fields"
 
 
 @pytest.mark.parametrize(
@@ -113,3 +124,9 @@ def test_from_a_grid_and_a_map_to_the_report(tmp_path, raw):
     refused = call(tmp_path, "--region", "tarim")
     assert refused.exit_code == 3
     assert "fields.nc covers" in refused.output
+    other = tmp_path / "other.nc"
+    other.write_bytes(raw["gravity"].read_bytes())
+    for words in (("--gravity", other), ("--map", tmp_path / "data" / "fields.nc", "--legend", "crust")):
+        refused = call(tmp_path, *BOX, *words)
+        assert refused.exit_code == 3
+        assert "would not be read" in refused.output

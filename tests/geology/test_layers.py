@@ -13,7 +13,7 @@ from rasterio.transform import from_origin
 from gravmap.errors import InputError, OptionError
 from gravmap.files import sha256
 from gravmap.geology.layers import RasterLayer
-from gravmap.geology.layers_file import add_layer, carry_layers, list_layers, remove_layer
+from gravmap.geology.layers_file import add_layer, carry_layers, list_layers, remove_layers
 from gravmap.gravity import field_derivatives, open_fields, residual_fields, upward_continue, write_fields
 from gravmap.gravity.field_reader import FieldReader
 from gravmap.gravity.fields_file import field_recipe, field_sources
@@ -96,13 +96,16 @@ def test_a_finer_raster_is_averaged_over_the_cells_and_all_is_recorded(fields, t
     sampled = open_fields(fields)["magnetic"].values
     assert np.abs(sampled - expected).min() > 50
     assert [each.name for each in list_layers(fields)] == ["magnetic"]
-    remove_layer(fields, "magnetic")
+    with pytest.raises(InputError, match="no layer 'typo'"):
+        remove_layers(fields, ["magnetic", "typo"])
+    assert [each.name for each in list_layers(fields)] == ["magnetic"], "all or none"
+    remove_layers(fields, ["magnetic"])
     after = open_fields(fields)
     assert "magnetic" not in after
     assert field_recipe(after)["channels"] == ["bouguer", "regional_10km", "residual_10km"]
     assert not [each for each in field_sources(after) if each.get("role") == "layer"]
     with pytest.raises(InputError, match="no layer 'magnetic'"):
-        remove_layer(fields, "magnetic")
+        remove_layers(fields, ["magnetic"])
 
 
 def test_other_coordinate_systems_and_turned_longitudes(fields, tmp_path):
@@ -191,6 +194,17 @@ def test_transforms(fields, tmp_path):
     whole = np.sort(np.exp(plane(lat, lon) / 100).ravel())
     expected = np.searchsorted(whole, np.exp(plane(LAT[:, None], LON[None, :]) / 100)) / whole.size
     assert np.abs(ranks - expected).max() < 0.02
+    # An undeclared fill in a corner that no node uses does not shift the ranks.
+    filled = np.exp(plane(lat, lon) / 100).astype(np.float32)
+    filled[:, 200:] = 1e38
+    add_layer(
+        fields, layer(write_raster(tmp_path / "f.tif", filled), transform="rank", resampling="nearest"), overwrite=True
+    )
+    west = LON < 79 + 190 * FINE
+    part = np.sort(filled[:, :200].ravel())
+    expected = np.searchsorted(part, np.exp(plane(LAT[:, None], LON[None, west]) / 100)) / part.size
+    found = open_fields(fields)["magnetic"].values[:, west]
+    assert np.abs(found - expected).max() < 0.02
     with pytest.raises(InputError, match="no logarithm"):
         add_layer(
             fields,
@@ -304,7 +318,7 @@ def test_a_damaged_record_of_a_layer_is_reported(fields, tmp_path, change):
     write_fields(stored, fields)
     with pytest.raises(InputError, match=r"record of the layer magnetic.*damaged"):
         carry_layers(fields, open_fields(make_fields(tmp_path / "other.nc", LAT[4:])), fields)
-    remove_layer(fields, "magnetic")
+    remove_layers(fields, ["magnetic"])
 
 
 def test_the_recipe_depends_on_every_option(fields, tmp_path):

@@ -19,7 +19,7 @@ from gravmap.mapping.layers import UNDER_COVER, UNMAPPED
 from gravmap.mapping.page.facts import gather
 from gravmap.mapping.page.maps import thickness_map
 from gravmap.mapping.page.report import write_report
-from gravmap.mapping.predict import _warn_of_thick_cover
+from gravmap.mapping.prediction import _warn_of_thick_cover
 from gravmap.mapping.predictor import Predictor
 from gravmap.mapping.record.raster_content import fraction_thicker
 from gravmap.regions import Region

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 import gravmap_cli
 from gravmap.errors import InputError
+from gravmap.geology import load_legend
 from gravmap.geology.labels import LabelFile
 from gravmap.gravity.field_reader import FieldReader
 from gravmap.lattice import spacing_yx_km
@@ -87,6 +88,10 @@ def test_too_little_outcrop_is_an_error_and_a_map_without_a_test(project, tmp_pa
     fields, labels, runs, region = arguments
     check = CrustChecks(({},), tuple(runs)).function(fields, labels, region, tmp_path, "cpu")
     assert "Only 1 blocks" in check(silent).hidden_outcrop[0]["left_out"]
+    values[60:64, 60:80] = 3
+    make_labels(tmp_path / "others.tif", values=values, legend=load_legend("basement10"))
+    with pytest.raises(InputError, match="class"):
+        score_hidden_outcrop(project / "fields.nc", tmp_path / "others.tif", *arguments[2:])
     with pytest.raises(InputError, match="fewer than 2 x 2 nodes"):
         score_hidden_outcrop(*arguments[:3], Region(80.01, 43.01, 80.02, 43.02))
 

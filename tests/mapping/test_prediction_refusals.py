@@ -16,7 +16,7 @@ from gravmap.gravity import residual_fields, write_fields
 from gravmap.learning.training.checkpoint import save_model
 from gravmap.mapping import Options, predict
 from gravmap.mapping.plan import Plan
-from gravmap.mapping.predict import plan_prediction
+from gravmap.mapping.prediction import plan_prediction
 from gravmap.mapping.predictor import Predictor
 from gravmap.network import build
 from gravmap.regions import Region

@@ -73,7 +73,7 @@ def fixed_std(name: str) -> float:
         f"{name} has no tabulated standard deviation, so a network for any region cannot be trained on it: simulated"
         " crusts have gravity and outcrop alone, no layers.",
         f"Use residuals of any height from 1 to 100 km, or {', '.join(OTHERS)}. A layer is learned on the region:"
-        " gravmap train --context outcrop --init RUN --input residual,LAYER.",
+        " gravmap train --context outcrop --init RUN --input with the channels of RUN, and LAYER.",
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from gravmap.download.sources import known_sources
 from gravmap.files import write_text
+from gravmap.lattice import KM_PER_DEGREE
 from gravmap.mapping.layers import EXTRAPOLATED, OUTCROP, UNDER_COVER, UNMAPPED
 from gravmap.mapping.page.crusts import prior_verdicts
 from gravmap.mapping.page.facts import Facts, field_words
@@ -155,7 +156,7 @@ def _limits(facts: Facts) -> dict[str, Any]:
         "extrapolated_km2": beyond,
         "height_km": float(recipe.get("input_height_m") or 0) / 1000,
         "spacing": _arc(spacing) if spacing else "",
-        "spacing_km": 111 * spacing,
+        "spacing_km": KM_PER_DEGREE * spacing,
         "upsampling": float(facts.sheet.tags.get("GRAVMAP_UPSAMPLING", facts.settings.get("upsampling", 1)) or 1),
         "terrain_fill": any(word in sources for word in ("wgm2012", "egm2008")),
         "absent": list(absent),

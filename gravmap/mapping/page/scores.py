@@ -44,8 +44,8 @@ def verdict(facts: Facts) -> dict[str, Any]:
         levels = [_outcome(each["gravity_adds"]) for each in tested]
         level = levels[0] if len(set(levels)) == 1 else "mixed"
         pa = sum(each["scores"]["pa"] for each in tested) / len(tested)
-        name, best = max(tested[0]["baselines"].items(), key=lambda item: float(item[1]["pa"]))
-        found = _compared(pa, best["pa"], NULL_MODELS[name].phrase)
+        name = tested[0]["gravity_adds"][-1]["null"]  # that of the level
+        found = _compared(pa, tested[0]["baselines"][name]["pa"], NULL_MODELS[name].phrase)
     elif simulated:
         found = " ".join(str(each["left_out"]) for each in facts.settings.get("hidden_outcrop", []))
     return {
@@ -64,7 +64,7 @@ def hidden_outcrop(facts: Facts) -> list[dict[str, Any]]:
 
 
 _LEVELS = {
-    "better": "The classes under cover are worth testing: the network is ahead of every simpler method here.",
+    "better": "The classes under cover are worth testing: the network is ahead of simpler methods here.",
     "mixed": "The classes under cover are little better than those of a simpler method.",
     "no better": "Do not rely on the classes under cover: they are no better than those of a simpler method.",
     "not tested": "How far to trust the classes under cover is not known: the network was not tested in this region"

@@ -47,8 +47,8 @@ class Sheet:
     diffusion : (ny, nx) uint8, optional
         Classes of null_model.tif, a map made without gravity; 255 no data. None without the file.
     others : dict of str to dict of str to (ny, nx) float32
-        Bands of the other rasters that were asked for, by the name of the file without ``.tif`` and by their own; NaN
-        for no data.
+        Bands of the rasters named in `others` of :func:`read_sheet`, by the name of the file without ``.tif`` and by
+        their own; NaN for no data.
     cells : (int, int)
         Rows and columns of the files.
     crs : str

@@ -41,7 +41,7 @@ def original_data(
     """
     entries = [({"role": "gravity", **entry}, "the fields") for entry in field_file_sources(fields)]
     if labels is not None:
-        entries += [({"role": "map", **entry}, "the mapped outcrop") for entry in _maps(labels)]
+        entries += [({"role": "map", **entry}, "the mapped outcrop") for entry in label_file_sources(labels)]
     for name, sources in runs.items():
         made = [dict(entry) for entry in sources if entry.get("role") not in _MADE]
         entries += [(entry, f"training {name}") for entry in made]
@@ -98,7 +98,8 @@ def _known(entry: Mapping[str, Any]) -> Source | None:
     return None
 
 
-def _maps(labels: Path) -> list[dict[str, Any]]:
+def label_file_sources(labels: Path) -> list[dict[str, Any]]:
+    """The geological maps that ``labels.tif`` was made from, by its legend; none if that is missing."""
     beside = legend_path(labels)
     if not beside.exists():
         return []

@@ -26,7 +26,7 @@ from gravmap.learning.evaluation.null_models import labelled_mask, null_maps
 from gravmap.learning.evaluation.under_cover import distance_km
 from gravmap.learning.training.checkpoint import ModelSpec, load_model
 from gravmap.mapping.blend import softmax
-from gravmap.mapping.compatibility import check_fields
+from gravmap.mapping.compatibility import check_fields, check_labels
 from gravmap.network.outcrop_start import AllOutputs
 from gravmap.progress import Progress, silent
 from gravmap.records import read_model
@@ -77,7 +77,8 @@ def score_hidden_outcrop(
     Raises
     ------
     InputError
-        The region holds too little outcrop for five folds, or all of it is of one class.
+        The labels have other classes than a network, or the fields another recipe; the region holds too little outcrop
+        for five folds, or all of it is of one class.
 
     Examples
     --------
@@ -93,6 +94,9 @@ def score_hidden_outcrop(
     """
     networks = [(folder, *load_model(folder, device)) for folder in runs]
     channels = dict.fromkeys(name for _, _, spec in networks for name in spec.input.measured)
+    with LabelFile(labels_path) as labels:
+        for folder, _, spec in networks:
+            check_labels(labels.legend, spec, labels_path, folder)
     with FieldReader(fields_path) as fields:
         for _, _, spec in networks:
             check_fields(fields, spec)
@@ -189,7 +193,7 @@ def _dataset(
         raise InputError(f"{region} holds fewer than 2 x 2 nodes of {fields.path}.", "Choose a larger region.")
     lat, lon = fields.lat[rows], fields.lon[columns]
     values = fields.read(channels, slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-    units = [str(fields.dataset[name].attrs.get("units", "mGal")) for name in channels]
+    units = [fields.unit(name) for name in channels]
     with LabelFile(labels_path) as labels:
         mapped = labels.sample(lat, lon)
     valid: NDArray[np.bool_] = np.asarray(np.isfinite(values).all(axis=0))

@@ -20,7 +20,7 @@ from gravmap.gravity import write_fields
 from gravmap.learning import RegionDataset
 from gravmap.learning.evaluation.null_models import null_scores
 from gravmap.tiling import load_arrays, make_tiles
-from gravmap.tiling.location import location_r2
+from gravmap.tiling.location import _r2, location_r2
 from toys.workspace import legend
 
 pytest.importorskip("sklearn")
@@ -109,3 +109,9 @@ def test_the_report_finds_the_longitude_and_nothing_else(tiles):
     assert {name: each.predicts for name, each in found.items() if each.predicts} == {"longitude": "longitude"}
     assert found["longitude"].lon > 0.95
     assert max(found["random"].lon, found["telling"].lat, found["residual_10km"].lon) < 0.1
+
+
+def test_a_small_layer_within_one_fold_says_nothing_of_the_place():
+    noise, place = np.random.default_rng(0).normal(size=(2, 500))
+    assert _r2(noise, place, np.zeros(500, int)) is None
+    assert abs(_r2(noise, place, np.arange(500) % 5)) < 0.2
