@@ -65,7 +65,7 @@ def hidden_outcrop(facts: Facts) -> list[dict[str, Any]]:
 
 _LEVELS = {
     "better": "The classes under cover are worth testing: the network is ahead of simpler methods here.",
-    "mixed": "The classes under cover are little better than those of a simpler method.",
+    "mixed": "The classes under cover are little better than those of a simpler method, or better by chance.",
     "no better": "Do not rely on the classes under cover: they are no better than those of a simpler method.",
     "not tested": "How far to trust the classes under cover is not known: the network was not tested in this region"
     " beside a simpler method.",
@@ -83,9 +83,8 @@ def _outcome(differences: Sequence[Mapping[str, Any]]) -> str:
     """Whether a network is better than the null model of the last of these differences, which is the best one."""
     gains = {each["measure"]: each for each in differences if each["null"] == differences[-1]["null"]}
     sure = any((gains[measure]["low"] or 0) > 0 for measure in ("pa", "fwiou"))
-    if sure and all(gains[measure]["mean"] > 0 for measure in ("pa", "mpa", "fwiou")):
-        return "better"
-    return "mixed" if sure else "no better"
+    ahead = all(gains[measure]["mean"] > 0 for measure in ("pa", "mpa", "fwiou"))
+    return "better" if sure and ahead else "mixed" if sure or ahead else "no better"
 
 
 def _likeness(facts: Facts) -> str:
