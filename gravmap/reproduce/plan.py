@@ -135,6 +135,7 @@ def load_plan(profile: str) -> Plan:
             for seed in range(planned.get(row["name"], planned.get("*", 0))):
                 name = f"{protocol}-{row['name']}" + (f"-seed{seed}" if seed else "")
                 runs.append(PlannedRun(name, row["name"], label, protocol, seed, tables, model, architecture, missing))
+    runs.sort(key=lambda run: run.seed)  # stable: one run of every network before a second one of any
     scores = {row["name"]: dict(row["paper"]) for row in table["run"] if "paper" in row}
     return Plan(profile, settings, {**table["paper"], "scores": scores}, runs, table["departure"])
 
