@@ -130,7 +130,7 @@ def _estimate(cost: TrainingCost, config: TrainConfig) -> tuple[str, float]:
             f"One process with its {cost.crops} crops of a step takes {cost.step_s:.2f} s here; what the "
             f"{cost.processes} processes exchange was not measured and comes on top; "
         )
-    text += f"{config.epochs} epochs of {cost.steps_per_epoch} steps: "
+    text += f"{config.epochs} epochs of {cost.steps_per_epoch} step{'s' * (cost.steps_per_epoch != 1)}: "
     if config.time_limit_s and config.time_limit_s < total_s:
         return text + f"ended after {describe_time(config.time_limit_s)}, scores included.", config.time_limit_s
     text += f"about {describe_time(total_s)}, of which {describe_time(scoring_s)} for scores."

@@ -227,7 +227,8 @@ def new_setup(place: Workspace, options: TrainOptions) -> TrainSetup:
     values = options.config_values | {"recipe": options.chosen_recipe}
     data = recipe_data(values["recipe"])
     context = options.context or ("outcrop" if crusts else "none")
-    pretrained, inputs = None, options.inputs or data.inputs
+    # A recipe's channels are of a region: colours span its own values, which the next crust does not share.
+    pretrained, inputs = None, options.inputs or (None if crusts else data.inputs)
     if options.init is not None:
         pretrained = _pretrained(place.run(options.init), options)
         context = pretrained.context or "none"

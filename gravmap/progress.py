@@ -17,7 +17,9 @@ def silent(done: int, total: int, note: str = "") -> None:
 
 
 def describe_time(seconds: float) -> str:
-    """A duration as text: "40 s", "12 min", "3.5 h"."""
+    """A duration as text: "40 s", "12 min", "3.5 h", "41 days"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
+    if seconds >= 72 * 3600:
+        return f"{seconds / 86400:.0f} days"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

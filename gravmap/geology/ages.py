@@ -192,9 +192,9 @@ def _number(text: str) -> float | None:
     if not math.isfinite(age):
         raise UnknownAge(f"{text} is not an age")
     if age < 0:
-        raise UnknownAge(f"the age {text} is negative")
+        raise UnknownAge(f"{age:g} Ma is negative")
     if age > EARTH_MA:
-        raise UnknownAge(f"the age {text} Ma is above {EARTH_MA:.0f}, older than the Earth")
+        raise UnknownAge(f"{age:g} Ma is above {EARTH_MA:.0f} Ma, older than the Earth")
     return age
 
 

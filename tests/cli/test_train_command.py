@@ -242,7 +242,7 @@ def test_the_batch_of_the_paper_grows_with_the_gpus(gravmap_in, monkeypatch):
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["config"]["batch_size"] == 16
     assert "One process with its 4 crops of a step takes" in done.stderr
-    assert "600 epochs of 1 steps" in done.stderr
+    assert "600 epochs of 1 step:" in done.stderr
     odd = gravmap_in("train", "--gpus", "4", "--recipe", "paper", "--batch-size", "6", "-n")
     assert odd.exit_code == 2
     assert "cannot be divided among 4 processes" in odd.output

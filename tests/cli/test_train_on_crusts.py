@@ -108,6 +108,10 @@ def test_a_dry_run_makes_one_crust_and_writes_nothing(run_in, toy_pool):
     assert requested["cache"] is None
     assert "50 crusts of" in done.output
     assert "5 more for tuning and 8 for the test" in done.output
+    # The paper's colours are of one region; on crusts its recipe trains on the channels of any.
+    for recipe in ("crusts", "paper"):
+        done = run_in(*QUICK, *run_in.small, "--count", 50, "--recipe", recipe, "--dry-run", "--json")
+        assert json.loads(done.stdout)["config"]["inputs"][0] == "residual_5km"
 
 
 def test_a_resumed_run_keeps_its_prior(run_in, toy_pool):

@@ -264,7 +264,7 @@ def test_a_configuration_survives_json():
 
 
 def test_time_in_words_and_a_measured_step(area):
-    assert [describe_time(seconds) for seconds in (40, 720, 12600)] == ["40 s", "12 min", "3.5 h"]
+    assert [describe_time(seconds) for seconds in (40, 720, 12600, 3_510_000)] == ["40 s", "12 min", "3.5 h", "41 days"]
     cost = estimate_cost(area, dataclasses.replace(SHORT, steps=None))
     assert 0 < cost.step_s < 60
     assert 0 < cost.window_s < cost.score_s + cost.final_s < 60
