@@ -66,8 +66,8 @@ Examples:
 @option(
     "--depth-column",
     metavar="FIELD",
-    help="Field of a borehole's depth of the basement, metres; empty where it was not reached (default: depth_m, "
-    "cover_m, basement_m ... where the file has one).",
+    help="Field of a borehole's depth of the basement; metres, but where its name ends with _km or _ft; empty where it "
+    "was not reached (default: depth_m, cover_m, basement_m ... where the file has one).",
 )
 @option("--area-weighted", is_flag=True, help="Weight nodes by their area on the ellipsoid.")
 @option("--importance", is_flag=True, help="Also the permutation importance of each input field, on the tuning blocks.")

@@ -26,8 +26,15 @@ log = logging.getLogger(__name__)
 
 LON_NAMES = ("lon", "longitude", "long")
 LAT_NAMES = ("lat", "latitude")
-DEPTH_NAMES = ("depth_m", "cover_m", "basement_m", "depth_to_basement_m", "basement_depth_m", "cover_thickness_m")
+_UNITS_M = {"m": 1.0, "km": 1000.0, "ft": 0.3048}
+"""Units with which the name of a column of depths may end; without one it holds metres."""
+DEPTH_NAMES = tuple(
+    f"{what}_{unit}"
+    for unit in _UNITS_M
+    for what in ("depth", "cover", "basement", "depth_to_basement", "basement_depth", "cover_thickness")
+)
 """Columns that are read as depths of the basement without being named; their names say the unit."""
+_SHALLOW_M = 20.0
 TABLES = (".csv", ".tsv", ".txt")
 
 
@@ -80,8 +87,8 @@ def read_points(path: Path, field: str | None, depth_column: str | None = None) 
     field : str, optional
         The column with the class.
     depth_column : str, optional
-        The column with the depth, metres from the surface, blank where the basement was not reached; by default the
-        first of `DEPTH_NAMES` that the file has, if any.
+        The column with the depth from the surface, blank where the basement was not reached; by default the first of
+        `DEPTH_NAMES` that the file has, if any. In metres, but where the name of the column ends with km or ft.
 
     Returns
     -------
@@ -265,7 +272,7 @@ def _depth_field(wanted: str | None, names: Sequence[str], path: Path) -> str:
 
 
 def _depths(values: Sequence[str], rows: Iterable[int], path: Path, column: str) -> NDArray[np.float64]:
-    """Depths in metres; NaN where blank.
+    """Depths in metres, from the unit with which the name of the column ends; NaN where blank.
 
     Raises
     ------
@@ -292,6 +299,14 @@ def _depths(values: Sequence[str], rows: Iterable[int], path: Path, column: str)
                 "Give metres from the surface down to the basement, without a unit, or leave it empty where the hole "
                 "did not reach it.",
             )
+    ending = re.search(r"(?:^|[^a-z])([a-z]+)[)\]]?\s*$", column.lower())
+    unit = ending[1] if ending else ""
+    found *= _UNITS_M.get(unit, 1.0)
+    if unit not in _UNITS_M and np.isfinite(found).any() and np.nanmax(found) < _SHALLOW_M:
+        log.warning(
+            "No depth in %s of %s exceeds %g: they are read as metres. Of kilometres, call the column %s_km.",
+            column, path, np.nanmax(found), column,
+        )  # fmt: skip
     return found
 
 

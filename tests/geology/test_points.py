@@ -132,6 +132,18 @@ def test_depths_are_metres_and_empty_where_the_basement_was_not_reached(tmp_path
 
 
 @pytest.mark.parametrize(
+    ("column", "metres"),
+    [("depth_km", 3000), ("Cover (km)", 3000), ("cover_ft", 0.9144), ("depth", 3), ("tvd_km2", 3), ("tvdkm", 3)],
+)
+def test_the_name_of_a_column_of_depths_says_its_unit(tmp_path, caplog, column, metres):
+    path = tmp_path / "wells.csv"
+    path.write_text(f"lon,lat,{column}\n84.5,45.1,3\n84.5,45.2,\n")
+    assert read_points(path, None, column).depth_m[0] == pytest.approx(metres)
+    # Where the name has no unit, kilometres would be taken for metres in silence.
+    assert ("read as metres" in caplog.text) == (metres == 3)
+
+
+@pytest.mark.parametrize(
     ("value", "why"),
     [
         ("-3", "is negative"),
