@@ -265,6 +265,10 @@ def _predict(
             f"{workspace.labels} is missing, so every cell is predicted (`gravmap rasterize` makes it): outcrop, cover"
             " and unmapped ground are not told apart."
         )
+    if not options.runs and not shipped:
+        session.say(
+            f"The network is {folders[0].name}, the newest run; --run {SHIPPED} takes the one shipped with gravmap."
+        )
     channels = _describe_models(session, folders, shipped, place)
     _say_unread_layers(session, fields, channels)
     require_labels(labels, any(map(is_context, channels)))
