@@ -25,6 +25,15 @@ def test_cells_of_a_pixel_grid_fill_the_region():
     assert map_grid(*PIXEL, Region(65, 40, 95, 55)).shape == (450, 900)
 
 
+def test_the_printed_bounds_of_a_grid_are_inside_it():
+    lat, lon = 42 + 1 / 60 + np.arange(90) / 30, 102.00049 + 1 / 60 + np.arange(60) / 30
+    west = float(f"{lon[0] - 1 / 60:g}")
+    assert west == 102  # an error message has six digits
+    assert map_grid(lat, lon, Region(west, 42, 104, 45)).shape == (90, 60)
+    with pytest.raises(InputError, match="extends beyond"):
+        map_grid(lat, lon, Region(101.997, 42, 104, 45))
+
+
 def test_a_finer_map_has_its_upsampling():
     grid = map_grid(*GRIDLINE, Region(81, 43, 92, 48), 30 / 3600)
     assert grid.shape == (600, 1320)
