@@ -150,7 +150,7 @@ def _has_ages(code: str, convention: Convention) -> bool:
     text = plain_code(code, convention.cyrillic)
     if convention.french and french_reading(text):
         return True
-    found = _resolve(text.split(",")[0], convention)
+    found = _resolve(re.split(r",(?![0-9])", text)[0], convention)
     return found is not None and not _is_word(found) and (not found.symbols or bool(_ages(found, convention)))
 
 
@@ -187,7 +187,7 @@ def _symbols(code: str, convention: Convention) -> Reading | None:
     if convention.french and (french := french_reading(text)):
         name, span, loose = french
         return Reading(MapUnit(span, LOOSE if loose else SEDIMENTARY), f"read as {name}")
-    parts = {_one(part, convention) for part in re.split(r",\s?", text)}
+    parts = {_one(part, convention) for part in re.split(r",\s?(?![0-9 ])", text)}
     return parts.pop() if len(parts) == 1 else None
 
 

@@ -126,6 +126,7 @@ def test_the_other_codes_of_the_map_settle_what_a_symbol_means(codes, ages):
         ("aQIII", MapUnit((2.58, 0), "loose sediment")),
         ("J2x", MapUnit(JURASSIC)),
         ("C1-2b", MapUnit(CARBONIFEROUS)),
+        ("C1,2", MapUnit(CARBONIFEROUS)),
         ("∈-O", MapUnit((538.8, 443.8))),
         ("γ4", MapUnit((419.2, 251.902), "acid intrusive")),
         ("γ₅²", MapUnit((251.902, 66), "acid intrusive")),
