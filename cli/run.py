@@ -15,6 +15,8 @@ from .options import Command, chosen_region, dry_run_option, map_name, option, r
 from .session import Session, command_options
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from gravmap.regions import Region
     from gravmap.workspace import Workspace
 
@@ -140,12 +142,16 @@ def _steps(
     """
     from gravmap.download.present import fetched
     from gravmap.errors import InputError, OptionError
-    from gravmap.gravity.field_reader import fields_region
+    from gravmap.gravity.field_reader import FieldReader, fields_region
     from gravmap.gravity.grid import extent, open_grid
+    from gravmap.mapping.compatibility import check_recipe
     from gravmap.mapping.record.data_sources import field_file_sources, label_file_sources
+    from gravmap.records import read_model
     from gravmap.regions import find_region
     from gravmap.workspace import SHIPPED
 
+    network = place.run(SHIPPED if train or not place.latest.exists() else None)
+    trained = read_model(network)["field_recipe"]
     steps: list[Step] = []
     for path in (gravity, geology):
         if path is not None and not path.exists():
@@ -159,16 +165,22 @@ def _steps(
                 f"{place.fields} covers {covered}, not {box}.",
                 "Map a region inside it, or make the fields of another: `gravmap residual --overwrite`, with --region.",
             )
+        with FieldReader(place.fields) as fields:
+            check_recipe(fields.recipe, trained, place.fields)
     else:
         if gravity is None and not fetched(place.raw, "gravity"):
             steps.append(Step(["fetch", "wgm2012"], "no gravity is here: download the grid of WGM2012."))
-        source = [] if gravity is None else [str(gravity)]
-        if gravity is not None and not (own := extent(open_grid(gravity))).contains(box, 0.05):
-            raise InputError(f"{gravity} covers {own}, not {box}.", "Map a region inside it, or give another grid.")
+        source, why = [], "continue the gravity upward, keep the residual."
+        if gravity is not None:
+            grid = open_grid(gravity)
+            if not (own := extent(grid)).contains(box, 0.05):
+                raise InputError(f"{gravity} covers {own}, not {box}.", "Map a region inside it, or give another grid.")
+            source = [str(gravity)]
+            if resolution := _resolution(grid, trained, gravity, network):
+                source += ["--resolution", resolution]
+                why = f"resample the gravity as {network.name} reads it, {why}"
         part = [] if find_region(DEFAULT_REGION, place.regions).contains(box) else where
-        steps.append(
-            Step(["residual", *source, "--height", HEIGHT, *part], "continue the gravity upward, keep the residual.")
-        )
+        steps.append(Step(["residual", *source, "--height", HEIGHT, *part], why))
     if place.labels.exists():
         if geology is not None:
             _check_source(place.labels, label_file_sources(place.labels), geology, "--map", "gravmap rasterize")
@@ -201,11 +213,36 @@ def _steps(
         steps.append(Step(["evaluate", run.name, "--baselines"], why))
     mapped = (place.maps / name / "report.html").exists()
     if steps or not mapped:  # a map of what is made anew would be of something else
-        network = "the newest run" if train or place.latest.exists() else "the network shipped with gravmap"
+        maker = "the newest run" if train or place.latest.exists() else "the network shipped with gravmap"
         again = ["--overwrite"] if mapped else []
         chosen = ["--run", run.name] if train else []
-        steps.append(Step(["predict", *where, *chosen, *again], f"predict the bedrock under cover with {network}."))
+        steps.append(Step(["predict", *where, *chosen, *again], f"predict the bedrock under cover with {maker}."))
     return steps
+
+
+def _resolution(grid: xr.DataArray, trained: Mapping[str, Any], path: Path, network: Path) -> str:
+    """The spacing to resample a grid to so that a network can read it; empty if it has that spacing.
+
+    Raises
+    ------
+    InputError
+        The grid lies at another height, or is finer.
+    """
+    from gravmap.errors import InputError
+    from gravmap.gravity.grid import spacing_deg
+    from gravmap.units import describe_angle, format_angle, format_length
+
+    level, needed_level = float(grid.attrs["height_m"]), float(trained.get("input_height_m") or 0)
+    step = max(spacing_deg(grid))
+    needed_step = max(trained.get("spacing_deg") or [step])
+    if abs(level - needed_level) > 1 or step < 0.99 * needed_step:
+        raise InputError(
+            f"{path} lies at a height of {format_length(level)}, with a node every {describe_angle(step)};"
+            f" {network.name} reads gravity at {format_length(needed_level)}, every {describe_angle(needed_step)}.",
+            f"Train a network on this grid, step by step: `gravmap residual {path} --height {HEIGHT}`, rasterize, tile,"
+            " train, predict. Or give a grid of that height and spacing.",
+        )
+    return format_angle(round(needed_step, 8)) if step > 1.01 * needed_step else ""
 
 
 def _check_source(

@@ -45,20 +45,9 @@ def check_fields(fields: FieldReader, spec: ModelSpec, to_compute: Sequence[str]
         found = fields.unit(name)
         if found != unit:
             raise InputError(f"{path} has {name} in {found}; the network was trained on it in {unit}.", _SAME_FIELDS)
-    _check_recipe(fields.recipe, spec, path)
-
-
-def _check_recipe(found: dict[str, Any], spec: ModelSpec, path: Path) -> None:
-    trained = spec.field_recipe
-    differing = _differing_keys(trained, found)
-    if differing:
-        values = "; ".join(f"{key}: trained on {trained.get(key)!r}, found {found.get(key)!r}" for key in differing)
-        raise InputError(
-            f"{path} was computed with another recipe than the fields that the network was trained on ({values}).",
-            _way_on(trained, found, differing),
-        )
+    check_recipe(fields.recipe, spec.field_recipe, path)
     # A channel that another command added to the file has its own recipe; only networks that read it depend on that.
-    trained_channels, found_channels = trained.get("by_channel", {}), found.get("by_channel", {})
+    trained_channels, found_channels = spec.field_recipe.get("by_channel", {}), fields.recipe.get("by_channel", {})
     for name in spec.channels:
         if trained_channels.get(name) != found_channels.get(name):
             raise InputError(
@@ -67,6 +56,30 @@ def _check_recipe(found: dict[str, Any], spec: ModelSpec, path: Path) -> None:
                 "Add it from the same files with the same options (`gravmap layer add`), or train a network on this one"
                 " (`gravmap train`).",
             )
+
+
+def check_recipe(found: dict[str, Any], trained: dict[str, Any], path: Path) -> None:
+    """Check that the gravity of a file of fields was computed as for training.
+
+    Parameters
+    ----------
+    found, trained : dict
+        `FieldReader.recipe` of the file, and `ModelSpec.field_recipe` of the network.
+    path : Path
+        The file, for messages.
+
+    Raises
+    ------
+    InputError
+        With the differences.
+    """
+    differing = _differing_keys(trained, found)
+    if differing:
+        values = "; ".join(f"{key}: trained on {trained.get(key)!r}, found {found.get(key)!r}" for key in differing)
+        raise InputError(
+            f"{path} was computed with another recipe than the fields that the network was trained on ({values}).",
+            _way_on(trained, found, differing),
+        )
 
 
 def _way_on(trained: dict[str, Any], found: dict[str, Any], differing: Sequence[str]) -> str:

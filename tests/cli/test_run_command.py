@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import xarray as xr
 from click.testing import CliRunner
 
 from gravmap.synthetic import make_crust
@@ -109,6 +110,28 @@ def test_a_grid_elsewhere_is_refused_before_any_step(tmp_path, raw, ran):
     done = call(tmp_path, "--region", "tarim", "--gravity", raw["gravity"])
     assert done.exit_code == 3
     assert "covers 82" in done.output
+    assert not ran
+
+
+def test_a_grid_that_the_network_cannot_read_is_resampled_or_refused_before_any_step(tmp_path, raw, ran):
+    with xr.open_dataset(raw["gravity"]) as grid:
+        grid.isel(lat=slice(None, None, 3), lon=slice(None, None, 3)).to_netcdf(tmp_path / "coarse.nc")
+        high = grid.copy()
+        for name in high.data_vars:
+            high[name].attrs["height_m"] = 10000.0
+        high.to_netcdf(tmp_path / "high.nc")
+    plan = call(tmp_path, *BOX, "--gravity", tmp_path / "coarse.nc", "--map", raw["map"], "--legend", "crust", "-n")
+    assert "residual " + str(tmp_path / "coarse.nc") + " --resolution 2arcmin --height 10km" in plan.output
+    assert "resample the gravity as crusts-central-asia reads it" in plan.output
+    words = (*BOX, "--map", raw["map"], "--legend", "crust")
+    refused = call(tmp_path, *words, "--gravity", tmp_path / "high.nc", "-n")
+    assert refused.exit_code == 3
+    assert "lies at a height of 10km" in refused.output
+    assert "crusts-central-asia reads gravity at 0m" in refused.output
+    # And so are fields that were made of it by hand.
+    residual = ["-w", str(tmp_path), "residual", str(tmp_path / "high.nc"), "--height", "10km"]
+    assert CliRunner().invoke(gravmap, residual).exit_code == 0
+    assert "input_height_m: trained on 0.0, found 10000.0" in call(tmp_path, *words).output
     assert not ran
 
 
