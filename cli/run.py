@@ -151,7 +151,7 @@ def _steps(
     from gravmap.workspace import SHIPPED
 
     network = place.run(SHIPPED if train or not place.latest.exists() else None)
-    trained = read_model(network)["field_recipe"]
+    trained = dict(read_model(network)["field_recipe"])
     steps: list[Step] = []
     for path in (gravity, geology):
         if path is not None and not path.exists():

@@ -272,6 +272,9 @@ class SourceRecord(TypedDict):
 RESAMPLED_FROM = "resampled_from_deg"
 """Attribute of a grid that was refined, and key of the recipe of its fields: the node spacing that it had, degrees."""
 
+STATED_HEIGHT = "stated_height_m"
+"""Attribute and key alike: the height that a file states, metres, where the user gave another."""
+
 
 @record
 class FieldRecipe(TypedDict, total=False):
@@ -285,6 +288,7 @@ class FieldRecipe(TypedDict, total=False):
     heights_m: list[float]
     spacing_deg: Pair
     resampled_from_deg: Pair
+    stated_height_m: float
     channels: list[str]
     by_channel: dict[str, dict[str, Any]]
 

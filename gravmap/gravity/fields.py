@@ -23,7 +23,7 @@ from gravmap.gravity.grid import crop, extent, spacing_deg
 from gravmap.gravity.long_wavelength import LongWavelengthField, is_global
 from gravmap.gravity.patch import OPERATOR_VERSION, Patch
 from gravmap.progress import Progress, silent
-from gravmap.records import RESAMPLED_FROM
+from gravmap.records import RESAMPLED_FROM, STATED_HEIGHT
 from gravmap.regions import Region
 from gravmap.units import format_length
 
@@ -427,7 +427,7 @@ def _attributes(
         "heights_m": heights_m,
         "spacing_deg": [round(step, 9) for step in spacing_deg(inner)],
         "channels": channels,
-        **({RESAMPLED_FROM: inner.attrs[RESAMPLED_FROM]} if RESAMPLED_FROM in inner.attrs else {}),
+        **{name: inner.attrs[name] for name in (RESAMPLED_FROM, STATED_HEIGHT) if name in inner.attrs},
     }
     now = datetime.datetime.now(datetime.UTC)
     return {

@@ -19,9 +19,9 @@ from gravmap.gravity.axes import find_axes, snap_coordinates
 from gravmap.gravity.georeferencing import to_degrees
 from gravmap.gravity.quantity import check_anomaly, height_from_text, level_m, warn_once
 from gravmap.gravity.readers import read
-from gravmap.records import RESAMPLED_FROM
+from gravmap.records import RESAMPLED_FROM, STATED_HEIGHT
 from gravmap.regions import Region
-from gravmap.units import describe_angle
+from gravmap.units import describe_angle, format_length
 
 log = logging.getLogger(__name__)
 
@@ -326,9 +326,26 @@ def extent(grid: xr.DataArray | xr.Dataset) -> Region:
     )
 
 
+def _note_other_level(grid: xr.DataArray, given_m: float) -> None:
+    """Warn if a file states another level than the one that is given, and keep what it states."""
+    try:
+        stated = float(grid.attrs["height_m"]) if "height_m" in grid.attrs else None
+    except (TypeError, ValueError):
+        return  # the level is given because the file's cannot be read
+    for key in ("long_name", "file_title"):
+        stated = height_from_text(str(grid.attrs.get(key, ""))) if stated is None else stated
+    if stated is not None and abs(stated - given_m) > 1:
+        warn_once(
+            f"The file states a height of {format_length(stated)}; it is taken as {format_length(given_m)}, as"
+            " --input-height says. If the file is right, the residual is wrong."
+        )
+        grid.attrs[STATED_HEIGHT] = stated
+
+
 def _set_level(grid: xr.DataArray, input_height_m: float | None) -> None:
     """Set the attribute ``height_m``: as given, else as in the file, else as in a title, else 0."""
     if input_height_m is not None:
+        _note_other_level(grid, float(input_height_m))
         grid.attrs["height_m"] = float(input_height_m)
         return
     if "height_m" in grid.attrs:

@@ -15,7 +15,7 @@ from gravmap.gravity.field_reader import FieldReader
 from gravmap.gravity.patch import INTERCHANGEABLE_VERSIONS
 from gravmap.learning.data.outcrop_context import is_context
 from gravmap.learning.training.checkpoint import ModelSpec
-from gravmap.records import RESAMPLED_FROM
+from gravmap.records import RESAMPLED_FROM, STATED_HEIGHT
 from gravmap.units import format_angle, format_length
 
 _SAME_FIELDS = "Compute the fields as for training (`gravmap residual`), or train a network on these (`gravmap train`)."
@@ -103,7 +103,7 @@ def _way_on(trained: dict[str, Any], found: dict[str, Any], differing: Sequence[
 
 def _differing_keys(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     # Other heights in the file do not matter: the name of each field has its height.
-    keys = sorted((one.keys() | other.keys()) - {"channels", "heights_m", "by_channel", RESAMPLED_FROM})
+    keys = sorted((one.keys() | other.keys()) - {"channels", "heights_m", "by_channel", RESAMPLED_FROM, STATED_HEIGHT})
     if {one.get("operator_version"), other.get("operator_version")} <= INTERCHANGEABLE_VERSIONS:
         keys.remove("operator_version")
     return [key for key in keys if not _close(one.get(key), other.get(key))]

@@ -223,6 +223,15 @@ def test_trim_and_bands(run):
     assert open_fields(run.fields).bouguer.size < 29 * 41
 
 
+def test_a_height_other_than_the_file_states_is_warned_of_and_recorded(run):
+    path = write_grid(run.root / "grid.nc", bounds=(10, 45, 20, 52), height_m=10_000.0)
+    assert "states a height" not in run(path, "--height", "5km", "--input-height", "10km").stderr
+    assert "stated_height_m" not in field_recipe(open_fields(run.fields))
+    done = run(path, "--height", "5km", "--input-height", "0m", "--overwrite")
+    assert done.stderr.count("The file states a height of 10km; it is taken as 0m, as --input-height says.") == 1
+    assert field_recipe(open_fields(run.fields))["stated_height_m"] == 10_000
+
+
 @pytest.mark.parametrize(
     ("trim", "words"),
     [("1", "no unit"), ("150%", "0%"), ("x%", "0%"), ("-1deg", "positive"), ("9deg", "leaves nothing")],

@@ -24,7 +24,7 @@ from gravmap.mapping.page.maps import (
 )
 from gravmap.mapping.page.scores import hidden_outcrop, mean_of, reliability_section, scores_section, verdict
 from gravmap.mapping.page.words import listed, render
-from gravmap.records import RESAMPLED_FROM, FieldRecipe
+from gravmap.records import RESAMPLED_FROM, STATED_HEIGHT, FieldRecipe
 
 REPORT = "report.html"
 
@@ -156,6 +156,8 @@ def _limits(facts: Facts) -> dict[str, Any]:
         "extrapolated_km2": beyond,
         "height_km": float(recipe.get("input_height_m") or 0) / 1000,
         "spacing": _arc(spacing) if spacing else "",
+        "resampled": RESAMPLED_FROM in fields,
+        "stated_km": float(fields[STATED_HEIGHT]) / 1000 if STATED_HEIGHT in fields else None,
         "spacing_km": KM_PER_DEGREE * spacing,
         "upsampling": float(facts.sheet.tags.get("GRAVMAP_UPSAMPLING", facts.settings.get("upsampling", 1)) or 1),
         "terrain_fill": any(word in sources for word in ("wgm2012", "egm2008")),
