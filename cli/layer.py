@@ -220,7 +220,8 @@ def remove(session: Session, names: tuple[str, ...]) -> None:
 
 
 def _described(layer: LayerSummary) -> str:
-    text = f"{layer.name}: median {layer.median:.4g} {layer.unit}, 98 % from {layer.low:.4g} to {layer.high:.4g}"
+    unit = "" if layer.unit == "1" else f" {layer.unit}"
+    text = f"{layer.name}: median {layer.median:.4g}{unit}, 98 % from {layer.low:.4g} to {layer.high:.4g}"
     if layer.capped_fraction is not None:
         text += f"; {100 * layer.capped_fraction:.1f} % of the nodes at the cap"
     if layer.missing_fraction:

@@ -143,6 +143,13 @@ class RasterLayer:
             if not raster.stated:
                 log.warning("%s states no unit; add --units, or it is 1.", self.path.name)
             how = self.resampling or ("average" if raster.pixels_per_cell(lat, lon) > 1 else "bilinear")
+            if how != "nearest" and (codes := raster.codes()):
+                log.warning(
+                    "%s holds %d different whole numbers. If they are codes of classes, their averages mean nothing: a"
+                    " layer is a quantity, such as a field, a content or a distance.",
+                    self.path.name,
+                    codes,
+                )
             if self.upward_m or self.derivative:
                 values = _continued(raster, lat, lon, how, self.upward_m, self.derivative)
             else:

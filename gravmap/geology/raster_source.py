@@ -24,8 +24,11 @@ _AGAIN = "It may be truncated: download or copy it again."
 _BLOCK_MB = 64
 """Memory of the warper: a larger part of a raster is averaged piece by piece."""
 
-_RANK_SIDE = 1000
+_SAMPLE_SIDE = 1000
 """Ranks are those among this many rows and columns of the whole raster, so that they do not depend on the region."""
+
+_MOST_CODES = 40
+"""An integer raster with at most so many values may hold codes."""
 
 _LARGEST = 1e30
 """Larger numbers are a fill value that the file does not declare."""
@@ -149,18 +152,32 @@ class RasterSource:
 
     def ranks(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Fraction of the whole raster that is below each value, 0 to 1; NaN stays."""
-        from rasterio.errors import RasterioIOError
-
-        shape = min(self._raster.height, _RANK_SIDE), min(self._raster.width, _RANK_SIDE)
-        try:
-            sample = self._raster.read(self._band, out_shape=shape, masked=True).astype(np.float64).filled(np.nan)
-        except RasterioIOError as error:
-            raise InputError(f"{self.path} cannot be read to its end: {error}.", _AGAIN) from None
+        sample = self._sample().astype(np.float64).filled(np.nan)
         scale, offset = self._raster.scales[self._band - 1], self._raster.offsets[self._band - 1]
         known = np.sort(sample[np.abs(sample) < _LARGEST] * scale + offset)  # NaN is not
         below, upto = (np.searchsorted(known, values, side) for side in ("left", "right"))
         rank = (below + upto) / (2 * max(known.size, 1))
         return np.where(np.isnan(values), np.nan, rank).astype(np.float32)
+
+    def codes(self) -> int:
+        """Number of different values of an integer raster that has few, as one of codes has; else 0.
+
+        Two are a yes or no, of which an average is a share.
+        """
+        if not np.issubdtype(np.dtype(self._raster.dtypes[self._band - 1]), np.integer):
+            return 0
+        found = np.unique(self._sample().compressed()).size
+        return found if 2 < found <= _MOST_CODES else 0
+
+    def _sample(self) -> np.ma.MaskedArray[Any, Any]:
+        """The band, thinned to at most `_SAMPLE_SIDE` rows and columns."""
+        from rasterio.errors import RasterioIOError
+
+        shape = min(self._raster.height, _SAMPLE_SIDE), min(self._raster.width, _SAMPLE_SIDE)
+        try:
+            return self._raster.read(self._band, out_shape=shape, masked=True)
+        except RasterioIOError as error:
+            raise InputError(f"{self.path} cannot be read to its end: {error}.", _AGAIN) from None
 
     @property
     def extent(self) -> str:

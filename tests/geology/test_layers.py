@@ -351,3 +351,18 @@ def test_a_large_raster_is_read_in_blocks(tmp_path):
     grown_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert made.missing_fraction > 0.9
     assert grown_mb < 500  # the whole is 1280 MB
+
+
+def test_whole_numbers_that_may_be_codes_are_warned_of(tmp_path, caplog):
+    lat, lon = fine_grid()
+    codes = np.floor(4 * (lat - 43) % 7 + 0 * lon)
+    for name, values, how, warned in (
+        ("codes", codes.astype(np.uint8), "", True),
+        ("nearest", codes.astype(np.uint8), "nearest", False),
+        ("yes-no", (codes > 3).astype(np.uint8), "", False),
+        ("real", codes.astype(np.float32), "", False),
+        ("heights", (100 * plane(lat, lon)).astype(np.int16), "", False),
+    ):
+        caplog.clear()
+        RasterLayer("a", write_raster(tmp_path / f"{name}.tif", values), units="1", resampling=how).read(LAT, LON)
+        assert ("codes of classes" in caplog.text) == warned, name
