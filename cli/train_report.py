@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 LONG_S = 3600.0
 
+FEW_STEPS = 300
+"""After fewer steps from random weights networks are no better than the majority class (docs/results.md)."""
+
 
 def _describe(dataset: RegionDataset | DatasetSplits, config: TrainConfig, processes: int) -> str:
     from gravmap.learning.data.outcrop_context import measured_names
@@ -132,7 +135,14 @@ def _estimate(cost: TrainingCost, config: TrainConfig) -> tuple[str, float]:
         )
     text += f"{config.epochs} epochs of {cost.steps_per_epoch} step{'s' * (cost.steps_per_epoch != 1)}: "
     if config.time_limit_s and config.time_limit_s < total_s:
-        return text + f"ended after {describe_time(config.time_limit_s)}, scores included.", config.time_limit_s
+        # Each score is as far from the next as its epoch is long.
+        epoch_s = cost.step_s * cost.steps_per_epoch + cost.score_s / config.evaluate_every
+        epochs = max(config.time_limit_s - cost.measuring_s - cost.final_s, 0) / epoch_s
+        steps = max(round(epochs * cost.steps_per_epoch), 1)
+        text += f"ended after {describe_time(config.time_limit_s)}, scores included, which is about {steps} steps."
+        if steps < FEW_STEPS and config.init is None:
+            text += " So few teach a network little: expect a map that is no better than simple methods."
+        return text, config.time_limit_s
     text += f"about {describe_time(total_s)}, of which {describe_time(scoring_s)} for scores."
     if total_s > LONG_S:
         text += " Faster: --time-limit 15min, a smaller --size, --model ggmnet-small."

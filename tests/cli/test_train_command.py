@@ -345,6 +345,19 @@ def test_invalid_options_are_refused(gravmap_in, args, printed):
     assert printed in done.output
 
 
+def test_a_time_limit_for_few_steps_is_warned_of():
+    from gravmap.learning import make_config
+    from gravmap.learning.training.state import TrainingCost
+    from gravmap_cli.train_report import _estimate
+
+    cost = TrainingCost(2.0, 50, 0.1, 10.0, 30.0, 64, measuring_s=10.0)
+    for limit, steps in ((150, "50"), (3340, "1500")):
+        text, seconds = _estimate(cost, make_config(time_limit_s=limit, epochs=600))
+        assert f"scores included, which is about {steps} steps." in text
+        assert ("teach a network little" in text) == (steps == "50")
+        assert seconds == limit
+
+
 def test_a_time_limit_is_read_with_its_unit(gravmap_in):
     done = gravmap_in(*SHORT, "--time-limit", "90s", "--epochs", "1000000", "--dry-run", "--json")
     assert json.loads(done.stdout)["config"]["time_limit_s"] == 90.0
