@@ -86,24 +86,27 @@ def command(
 
     from gravmap.mapping.explain import FILES, check_explanation, count_forward_passes, explain
     from gravmap.mapping.predictor import Predictor
+    from gravmap.progress import describe_time
 
     inputs = [fields, labels, workspace.run(run)]
     session.writing([folder / file for file in FILES], inputs, overwrite, dry_run, lock=folder)
     with Predictor(fields, workspace.run(run), device) as predictor:
         plan = predictor.plan(box, windows_deg or None)
         passes = count_forward_passes(plan, integration_steps)
+        chosen: dict[str, Any] = {"labels_path": labels, "class_name": class_name, "overwrite": overwrite}
+        check_explanation(predictor, plan, folder, **chosen)
+        # A gradient costs about three passes.
+        seconds = sum(cost.seconds for cost in predictor.estimate_costs(plan) if cost.chosen) * (
+            3 * integration_steps + 2
+        )
         if dry_run:
-            chosen: dict[str, Any] = {"labels_path": labels, "class_name": class_name, "overwrite": overwrite}
-            check_explanation(predictor, plan, folder, **chosen)
-            # A gradient costs about three passes.
-            seconds = sum(cost.seconds for cost in predictor.estimate_costs(plan) if cost.chosen) * (
-                3 * integration_steps + 2
-            )
             session.say(f"Would read {fields} and {workspace.run(run)}")
             session.say(f"Would write attribution.tif, .png and .json into {folder}")
-            session.say(
-                f"  {passes} passes of {plan.tile_size_px[0]} px, about {seconds / 60:.0f} minutes on {plan.device}."
-            )
+        session.say(
+            f"{passes} passes of {plan.tile_size_px[0]} px, about {describe_time(seconds)} on {plan.device}"
+            f"{'' if seconds < 120 else '; fewer with --window 5deg or a smaller --bbox'}."
+        )
+        if dry_run:
             session.result({"passes": passes, "seconds": seconds, "device": plan.device})
             return
         with session.progress(f"explain {name}") as progress:

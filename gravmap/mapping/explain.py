@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -92,18 +92,25 @@ def check_explanation(
     if len(predictor.members) > 1:
         raise OptionError("Several networks cannot be explained together.", "Name a single --run.")
     spec, reader = predictor.members[0].spec, predictor.fields
-    names = [str(entry["name"]) for entry in spec.classes]
-    if class_name is not None and class_name not in names:
-        near = difflib.get_close_matches(class_name.capitalize(), names, n=1)
-        suggestion = f" Did you mean {near[0]}?" if near else ""
-        raise OptionError(
-            f"The network has no class {class_name!r}.{suggestion}", f"Its classes are {', '.join(names)}."
-        )
+    _target(spec.classes, class_name)
     require_labels(labels_path, predictor.reads_outcrop)
     if labels_path is not None and predictor.reads_outcrop:
         _check_classes(labels_path, spec, predictor.members[0].folder)
         mapped_outcrop(reader.lat, reader.lon, labels_path, plan.windows)
     return files
+
+
+def _target(classes: Sequence[Mapping[str, Any]], name: str | None) -> int | None:
+    """Place of a class among those of a network, by its name in any case; None without a name."""
+    names = [str(entry["name"]) for entry in classes]
+    lower = [each.casefold() for each in names]
+    if name is None:
+        return None
+    if name.casefold() not in lower:
+        near = difflib.get_close_matches(name.casefold(), lower, n=1)
+        suggestion = f" Did you mean {names[lower.index(near[0])]}?" if near else ""
+        raise OptionError(f"The network has no class {name!r}.{suggestion}", f"Its classes are {', '.join(names)}.")
+    return lower.index(name.casefold())
 
 
 def explain(
@@ -185,7 +192,7 @@ def explain(
         plan.grid.lon_deg,
         inputs=spec.input,
         counted=counted,
-        target=None if class_name is None else names.index(class_name),
+        target=_target(spec.classes, class_name),
         steps=steps,
         device=predictor.device,
         progress=progress,

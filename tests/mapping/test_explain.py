@@ -104,7 +104,7 @@ def test_invalid_requests_are_refused(project, monkeypatch):
     write_index_raster(project / "labels.tif", values, (82, 44, 83, 45), LEGEND)
     write_legend(LEGEND, project / "labels.legend.toml")
     options = {"steps": 1, "overwrite": True, "labels_path": project / "labels.tif"}
-    again = explained(project, class_name="Permian", **options)
+    again = explained(project, class_name="permian", **options)
     assert "55 % of the region's cells are unmapped, and not counted." in again.lines()
     again = again.record
     assert again["unmapped"] == pytest.approx(6 / 11)
