@@ -76,6 +76,38 @@ class Region:
         east, north = min(self.east, other.east), min(self.north, other.north)
         return Region(west, south, east, north) if west < east and south < north else None
 
+    def beyond(self, whole: Region, what: str) -> tuple[str, str]:
+        """Words for a box that is not inside another one: how it lies, and the part that could be used.
+
+        Parameters
+        ----------
+        whole : Region
+            The other box.
+        what : str
+            What it is the extent of.
+
+        Returns
+        -------
+        str, str
+            Message and hint of an error.
+
+        Examples
+        --------
+        >>> from gravmap.regions import Region
+        >>> message, hint = Region(74, 36, 90, 42).beyond(Region(70, 37, 95, 52), "the grid")
+        >>> message
+        'The region 74E-90E 36N-42N is partly outside the grid (70E-95E 37N-52N).'
+        >>> hint
+        'Inside it is --bbox 74 37 90 42.'
+        """
+        inside = self.intersection(whole)
+        how = "partly outside" if inside else "outside"
+        box = "" if inside is None else " ".join(f"{side:g}" for side in inside.bounds_wsen)
+        return (
+            f"The region {self} is {how} {what} ({whole}).",
+            f"Inside it is --bbox {box}." if inside else "Choose a --bbox W S E N inside it.",
+        )
+
     def turned_into(self, west: float, east: float, tolerance_deg: float = 1e-6) -> Region:
         """The box with its longitudes turned by 360 degrees if it lies between `west` and `east` only then.
 

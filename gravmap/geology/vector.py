@@ -51,6 +51,7 @@ _LARGEST_COORDINATE = 1e12
 _MOST_INSERTED_POINTS = 1 << 24
 _FEATURES_PER_READ = 50_000
 # Warnings after which every polygon and every value is read all the same.
+_RASTERS = (".tif", ".tiff", ".img", ".nc", ".grd", ".asc", ".vrt")
 _HARMLESS = (
     "Measured (M) geometry types",
     "Non closed ring detected",  # closed by from_wkb
@@ -268,6 +269,11 @@ def _gdal_errors(path: Path, *, strict: bool = True) -> Iterator[None]:
                 raise InputError(
                     f"{path} is GeoParquet, which this build of GDAL does not read.",
                     "Convert it to a GeoPackage (.gpkg).",
+                ) from error
+            if path.suffix.lower() in _RASTERS:
+                raise InputError(
+                    f"{path} is a raster, and not a map of polygons.",
+                    "Give the map's vector file. `gdal_polygonize.py` makes polygons of a raster of classes.",
                 ) from error
             raise InputError(
                 f"{path} cannot be read by GDAL: {_one_line(error)}.",

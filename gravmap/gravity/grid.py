@@ -196,10 +196,7 @@ def crop(grid: xr.DataArray, region: Region, margin_deg: float = 0.0) -> xr.Data
             break
     wraps = own.width_deg >= 360 - 1.5 * step_lon
     if not (covers or wraps) or own.south > region.south + half_lat or own.north < region.north - half_lat:
-        raise InputError(
-            f"The region {region} is outside the grid, which covers {own}.",
-            "Choose a --bbox W S E N inside it.",
-        )
+        raise InputError(*region.beyond(own, "the grid"))
     south, north = region.south - margin_deg - _ON_THE_EDGE_DEG, region.north + margin_deg + _ON_THE_EDGE_DEG
     west, east = region.west - margin_deg - _ON_THE_EDGE_DEG, region.east + margin_deg + _ON_THE_EDGE_DEG
     rows = np.flatnonzero((lat >= south) & (lat <= north))

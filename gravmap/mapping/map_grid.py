@@ -102,10 +102,8 @@ def map_grid(
                 f"The region {region} is counted in another turn of 360 degrees than the gravity fields ({extent}).",
                 f"Give it as --bbox {' '.join(f'{side:g}' for side in turned.bounds_wsen)}.",
             )
-        raise InputError(
-            f"The region {region} extends beyond the gravity fields ({extent}).",
-            "Choose a region inside them, or run `gravmap residual` with a larger --region or --bbox.",
-        )
+        message, hint = region.beyond(extent, "the gravity fields")
+        raise InputError(message, f"{hint} Or run `gravmap residual` with a larger --region or --bbox.")
     if resolution_deg is None:
         slack = 1e-6
         lat = node_lat_deg[(node_lat_deg >= region.south - slack) & (node_lat_deg <= region.north + slack)]

@@ -74,7 +74,7 @@ def test_on_held_out_crusts_it_beats_null_models_with_its_own_gravity_only():
     [
         ([], 3, "another recipe"),
         (["--crs", "EPSG:1"], 2, "PROJ does not know"),
-        (["--bbox", "70", "43", "84.5", "45"], 3, "beyond the gravity fields"),
+        (["--bbox", "70", "43", "84.5", "45"], 3, "outside the gravity fields"),
         (["--window", "3deg"], 2, "was not trained on windows"),
     ],
 )

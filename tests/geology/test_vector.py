@@ -9,6 +9,7 @@ import zipfile
 import geopandas
 import numpy as np
 import pytest
+import rasterio
 import shapely
 from shapely.geometry import GeometryCollection, LineString, Polygon, box, mapping
 
@@ -300,3 +301,11 @@ def test_a_draft_advises_its_own_options(four):
     path.with_suffix(".prj").unlink()
     with pytest.raises(InputError, match="--crs EPSG"):
         draft_legend(path, "UNIT")
+
+
+def test_a_raster_is_no_map_of_polygons(tmp_path):
+    path = tmp_path / "labels.tif"
+    with rasterio.open(path, "w", driver="GTiff", width=2, height=2, count=1, dtype="uint8", crs="EPSG:4326") as file:
+        file.write(np.ones((1, 2, 2), np.uint8))
+    with pytest.raises(InputError, match="is a raster, and not a map of polygons"):
+        open_vector(path)

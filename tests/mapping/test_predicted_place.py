@@ -165,7 +165,7 @@ def test_files_without_polygons_are_refused(tmp_path, make, words):
 def test_a_polygon_beyond_the_fields(tmp_path):
     make_project(tmp_path)
     path = shapes(tmp_path / "far.gpkg", [shapely.box(78, 43, 82, 45)])
-    with pytest.raises(InputError, match="beyond the gravity fields"):
+    with pytest.raises(InputError, match="outside the gravity fields"):
         predict(tmp_path / "fields.nc", tmp_path / "run", read_clip(path), tmp_path / "map")
 
 

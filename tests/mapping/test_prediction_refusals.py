@@ -69,7 +69,7 @@ def test_a_region_that_is_mostly_unmapped(project, monkeypatch):
 
 
 def test_a_region_beyond_the_fields(project):
-    refused(project, "beyond the gravity fields", region=Region(60, 44, 84, 46))
+    refused(project, "outside the gravity fields", region=Region(60, 44, 84, 46))
 
 
 def test_fields_of_another_level_height_or_unit(project):
