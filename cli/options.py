@@ -99,6 +99,20 @@ def _variable(ctx: click.Context, name: str) -> str:
     return f"{ctx.auto_envvar_prefix}_{name.removeprefix('--').replace('-', '_').upper()}"
 
 
+def _refuse_unknown_variables(ctx: click.Context, parameters: Iterable[click.Parameter]) -> None:
+    """Refuse an environment variable of a command that is none of its options: it would be ignored in silence."""
+    known: dict[str, None] = {}
+    for each in parameters:
+        old = [name for one in getattr(each, "old", ()) for name in one.opts]
+        for name in (str(each.name), *each.opts, *each.secondary_opts, *old):
+            known[_variable(ctx, name)] = None
+    for name in sorted(os.environ):
+        if name.startswith(f"{ctx.auto_envvar_prefix}_") and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            meant = f" Did you mean {near[0]}?" if near else ""
+            raise click.UsageError(f"The environment variable {name} is no option of this command.{meant}", ctx)
+
+
 def _spelling(ctx: click.Context, name: str, source: ParameterSource) -> str:
     """An option as it is written where its value came from."""
     if source is ParameterSource.ENVIRONMENT:
@@ -118,6 +132,11 @@ class Command(click.Command):
     (docs/make_commands.py and tools such as sphinx-click use click's) and takes half as long again to import as click
     alone, and rich-click loads rich for --help.
     """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if ctx.auto_envvar_prefix is not None and not ctx.resilient_parsing:
+            _refuse_unknown_variables(ctx, self.get_params(ctx))
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}

@@ -120,6 +120,16 @@ def test_the_source_decides_before_the_name(run, tmp_path, monkeypatch, args, va
     assert json.loads(run(*args, "--json")[1])["windows"] == [expected]
 
 
+def test_a_misspelt_environment_variable_is_refused(run, monkeypatch):
+    monkeypatch.setenv("GRAVMAP_PROBE_WIDNOW", "5deg")
+    code, _, err = run()
+    assert code == 2
+    assert "GRAVMAP_PROBE_WIDNOW is no option of this command. Did you mean GRAVMAP_PROBE_WINDOW?" in err
+    monkeypatch.delenv("GRAVMAP_PROBE_WIDNOW")
+    monkeypatch.setenv("GRAVMAP_PROBES_WINDOW", "5deg")  # of another command
+    assert run()[0] == 0
+
+
 def test_quiet_silences_the_warning(run):
     assert run("--scales", "5deg", "-q") == (0, "", "")
 
