@@ -361,12 +361,13 @@ def _print_plan(session: Session, plan: Plan, data: Data, root: Path, anew: bool
     session.say(f"Profile {plan.profile}, data: {data.description}. {plan.settings['note']}")
     session.say(f"Would work in {root}, and train {len(plan.runs)} networks:")
     rows = []
+    wide = max(len(each.name) for each in plan.runs)
     for each in plan.runs:
         done = not anew and (root / "runs" / each.name / "scores.json").exists()
         started = not anew and (root / "runs" / each.name / "last.json").exists()
         # Scripts read this word; people read another.
         state = "left out" if each.missing else "done" if done else RESUMABLE if started else "to be trained"
-        session.say(f"  {each.name:<30} {each.label:<36} {'to be resumed' if state == RESUMABLE else state}")
+        session.say(f"  {each.name:<{wide}} {each.label:<36} {'to be resumed' if state == RESUMABLE else state}")
         rows.append({"name": each.name, "network": each.network, "protocol": each.protocol, "state": state})
     session.say(
         f"Then the map of {'junggar or ' if data.kind != 'crust' else ''}the whole region, and {root / 'liu2024.html'}."
