@@ -11,7 +11,7 @@ import scipy.fft
 from numpy.typing import ArrayLike, NDArray
 
 from gravmap.errors import InputError
-from gravmap.gravity.padding import FarField, Floats, far_field, pad_periodic
+from gravmap.gravity.padding import FarField, Floats, far_field, fit_covariance, pad_periodic
 
 # Why this is not harmonica or GMT: both use one wavenumber scale for the whole grid, and extend it by constants, ramps
 # or reflections. On fields of many kinds cut at the edges gravmap's error is 0.66 of that of harmonica with a ramp
@@ -39,7 +39,7 @@ INTERCHANGEABLE_VERSIONS = frozenset({1, 2})
 PAD_M = 740e3
 PAD_LIMITS = (32, 250)
 CORRELATION_M = 800e3
-REACH_M = 2000e3
+REACH_M = 4000e3
 
 # Beyond this latitude (degrees) the meridians converge too fast for the expansion in latitude.
 MAX_LATITUDE_DEG = 80.0
@@ -173,14 +173,14 @@ class Patch:
         added_yx = (lengths[0] - lat.size, lengths[1] - lon.size)
         # Laplace's equation on the sphere has no first derivative in latitude for sqrt(cos(latitude)) times the field.
         root_cos = np.sqrt(np.cos(np.radians(lat))).astype(np.float32)
-        padded = pad_periodic(
-            field.astype(np.float32, copy=False) * root_cos[:, None], added_yx, step_m_yx, correlation_m
-        )
+        smooth = field.astype(np.float32, copy=False) * root_cos[:, None]
+        covariance = fit_covariance(smooth, step_m_yx, correlation_m)
+        padded = pad_periodic(smooth, added_yx, step_m_yx, covariance)
         steps = (step_lat, step_lon)
         self._fine = _PeriodicGrid(padded, self.out_lat, self._out[0], steps, height_m, radii)
         self._far: tuple[FarField, _PeriodicGrid] | None = None
         if pad_yx is None:
-            far = far_field(padded, self.shape, step_m_yx, correlation_m, REACH_M)
+            far = far_field(padded, self.shape, step_m_yx, covariance, REACH_M)
             rows = np.clip(np.degrees(step_lat) * far.centres(0) + lat[0], -89.0, 89.0)
             coarse_steps = (step_lat * far.cell_yx[0], step_lon * far.cell_yx[1])
             self._far = far, _PeriodicGrid(far.values, rows, slice(rows.size), coarse_steps, height_m, radii)
