@@ -25,7 +25,7 @@ _VARIOGRAM_LINES = 64
 # Wavenumbers for which weights are computed; those between are interpolated.
 _BANDS = 16
 # Coarse cells across the width over which the fine padding fades, and beyond the grid for the spline.
-_CELLS_PER_FADE = 8
+_CELLS_PER_FADE = 6
 _BEYOND = 2
 # At most this many coarse cells beyond the grid on each side: those of a fine grid are small.
 _MOST_CELLS = 160
@@ -70,11 +70,7 @@ class Covariance:
     smoothing_m: float
     length_m: float
 
-    def at(self, distance_m: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The covariance at distances."""
-        return _matern(self.smoothness, np.hypot(distance_m, self.smoothing_m) / self.length_m)
-
-    def of_modes(self, kappa: NDArray[np.float64], distance_m: NDArray[np.float64]) -> NDArray[np.float64]:
+    def of_modes(self, kappa: NDArray[np.float64], distance_m: NDArray[Any]) -> NDArray[np.float64]:
         """The covariance across an edge of the modes of wavenumber k along it; kappa² = k² + 1/L²."""
         return _matern(self.smoothness + 0.5, kappa * np.hypot(distance_m, self.smoothing_m))
 
@@ -103,15 +99,16 @@ def fit_covariance(values: Floats, step_m_yx: tuple[float, float], correlation_m
     lag, measured = np.array(lags), np.log(variogram)
     # The longer the lag, the fewer independent pairs.
     weight = 1 / lag / np.sum(1 / lag)
-    best = np.inf
+    smoothing_m = _SMOOTHING_NODES * min(step_m_yx)
+    c, best = smoothing_m[:, None], np.inf
     for smoothness, factor in _SMOOTHNESS.items():
-        smoothing_m = _SMOOTHING_NODES * min(step_m_yx)
-        model = Covariance(smoothness, smoothing_m[:, None], factor * correlation_m)
-        misfit = measured - np.log(model.at(np.zeros(1)) - model.at(lag))
+        length = factor * correlation_m
+        model = _matern(smoothness, c / length) - _matern(smoothness, np.hypot(lag, c) / length)
+        misfit = measured - np.log(model)
         misfit = np.square(misfit - (misfit @ weight)[:, None]) @ weight
         if misfit.min() < best:
             best = misfit.min()
-            chosen = Covariance(smoothness, float(smoothing_m[misfit.argmin()]), factor * correlation_m)
+            chosen = Covariance(smoothness, float(smoothing_m[misfit.argmin()]), length)
     return chosen
 
 
