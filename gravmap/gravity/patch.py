@@ -41,7 +41,7 @@ PAD_LIMITS = (32, 250)
 CORRELATION_M = 800e3
 REACH_M = 4000e3
 # Padding for a field without its long wavelengths, which come from a global grid: the remainder is short.
-RESTORED: dict[str, Any] = {"pad_yx": (80, 80), "correlation_m": 50e3}
+RESTORED: dict[str, Any] = {"pad_yx": (80, 80), "correlation_m": 25e3}
 
 # Beyond this latitude (degrees) the meridians converge too fast for the expansion in latitude.
 MAX_LATITUDE_DEG = 80.0
