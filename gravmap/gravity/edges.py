@@ -42,7 +42,7 @@ def relative_edge_error(distance_km: ArrayLike, height_m: float, *, globe: bool 
     .. math:: \frac{0.28}{1 + d / (5 + 1.4 h)}, \qquad d, h \text{ in km}
 
     fitted to half of the truths of benchmarks/edges.py, of nine kinds, at 5, 10, 20 and 40 km. On the other half the
-    errors are 1.15 times as large in the median; one in ten is below a third of it, one in ten above five times, in
+    errors are 1.2 times as large in the median; one in ten is below 0.35 of it, one in ten above five times, in
     fields whose long wavelengths are by far the strongest. With long wavelengths from a global grid the error decays
     faster: divided by :math:`1 + d / 130`.
 

@@ -21,7 +21,7 @@ from gravmap.gravity.gaps import fill_gaps
 from gravmap.gravity.globe import upward_continue_globe
 from gravmap.gravity.grid import crop, extent, spacing_deg
 from gravmap.gravity.long_wavelength import LongWavelengthField, is_global
-from gravmap.gravity.patch import OPERATOR_VERSION, Patch
+from gravmap.gravity.patch import OPERATOR_VERSION, RESTORED, Patch
 from gravmap.progress import Progress, silent
 from gravmap.records import RESAMPLED_FROM, STATED_HEIGHT
 from gravmap.regions import Region
@@ -29,9 +29,6 @@ from gravmap.units import format_length
 
 # Data read around the region, degrees: with it the field beyond the edges is measured rather than extrapolated.
 MARGIN_DEG = 5.0
-# Padding and correlation length when the long wavelengths come from a global grid: the remainder is short.
-RESTORED_PAD_YX = (80, 80)
-RESTORED_CORRELATION_M = 100e3
 # An error estimate is added to the fields when a side has less data beyond it than this, degrees.
 DOUBTFUL_DEG = 2.0
 
@@ -210,8 +207,7 @@ def regional_fields(
 
     values = data.values if long_wavelength is None else data.values - long_wavelength.field(lat, lon, level_m)
     field, _, offset = prepare_for_transform(values)
-    # What is left without the long wavelengths is short, so its padding can be narrow.
-    padding: dict[str, Any] = {"pad_yx": RESTORED_PAD_YX, "correlation_m": RESTORED_CORRELATION_M} if restored else {}
+    padding = RESTORED if restored else {}
     patch = Patch(field, lat, lon, height_m=level_m, periodic_lon=_is_periodic(lon), **inside, **padding)
     regional: dict[float, Values] = {}
     for done, height in enumerate(heights_m):

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gravmap.errors import InputError
 from gravmap.gravity.long_wavelength import LongWavelengthField
-from gravmap.gravity.patch import Patch, curvature_radii_m
+from gravmap.gravity.patch import RESTORED, Patch, curvature_radii_m
 from gravmap.progress import Progress, silent
 
 log = logging.getLogger(__name__)
@@ -25,9 +25,6 @@ log = logging.getLogger(__name__)
 CAP_FROM_DEG = 75.0
 BAND_DEG = 15.0
 MARGIN_DEG = 5.0
-# What is left without the low degrees is short, so its padding can be narrow.
-PAD_YX = (80, 80)
-CORRELATION_M = 50e3
 # Rows that the cubic spline needs beyond the pole.
 _ROWS_BEYOND_POLE = 16
 
@@ -78,10 +75,9 @@ def continue_by_bands(
                 lat[work],
                 lon,
                 height_m=level_m,
-                pad_yx=PAD_YX,
-                correlation_m=CORRELATION_M,
                 out_rows=own,
                 periodic_lon=True,
+                **RESTORED,
             )
             for field, height in zip(continued, heights_m, strict=True):
                 field[out] = patch.upward(height) + long_wavelength.field(lat[out], lon, level_m + height)
@@ -137,11 +133,10 @@ def _polar_cap(
         nodes,
         nodes,
         height_m=level_m,
-        pad_yx=PAD_YX,
-        correlation_m=CORRELATION_M,
         out_rows=inner,
         out_cols=inner,
         radii=_polar_radii_m,
+        **RESTORED,
     )
     # Parallels near the pole are oversampled: about every fourth node is computed, the others by Fourier interpolation.
     thin = next(k for k in (4, 3, 2, 1) if lon.size % k == 0 and k <= 1 / np.cos(np.radians(CAP_FROM_DEG)) + 0.2)

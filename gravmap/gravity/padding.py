@@ -16,12 +16,16 @@ Floats = NDArray[np.float32] | NDArray[np.float64]
 
 # Nodes from which the field beyond an edge is predicted, counted inwards from the edge.
 _PAST = np.array([0, 1, 2, 4, 8, 16])
-# Largest smoothing length, in nodes: beyond it the variogram does not tell, and the prediction would be unstable.
-_SMOOTHEST = 8.0
+# Smoothnesses that a field can have, and the factor of its correlation length: of smooth fields the longest waves are
+# by far the strongest, and reach farther. Smoothing lengths, in nodes.
+_SMOOTHNESS = {0.0: 1.0, 0.5: 1.0, 1.0: 3.0}
+_SMOOTHING_NODES = np.geomspace(0.05, 12, 60)
+# The variogram is measured along at most about so many lines in each direction.
+_VARIOGRAM_LINES = 64
 # Wavenumbers for which weights are computed; those between are interpolated.
 _BANDS = 16
 # Coarse cells across the width over which the fine padding fades, and beyond the grid for the spline.
-_CELLS_PER_FADE = 8
+_CELLS_PER_FADE = 6
 _BEYOND = 2
 # At most this many coarse cells beyond the grid on each side: those of a fine grid are small.
 _MOST_CELLS = 160
@@ -29,21 +33,93 @@ _MOST_CELLS = 160
 _SMOOTHING_CELLS = 1.5
 
 
+def _matern(order: float, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """x^order K_order(x), K being the modified Bessel function; less a constant factor."""
+    x = np.maximum(x, 1e-12)
+    if order == 0:
+        return np.asarray(scipy.special.k0(x))
+    if order == 1:
+        return np.asarray(x * scipy.special.k1(x))
+    return np.asarray(np.exp(-x) if order == 0.5 else (1 + x) * np.exp(-x))
+
+
+@dataclass(frozen=True)
+class Covariance:
+    r"""Covariance of a random field with mean zero, but for a factor.
+
+    .. math:: C(r) = (u/L)^\nu K_\nu(u/L), \qquad u^2 = r^2 + c^2
+
+    at distance r (Matérn's, smoothed). The power per area of the wavenumber plane falls as
+    :math:`k^{-2\nu-2}`, degree variances as :math:`n^{-2\nu-1}`.
+
+    Attributes
+    ----------
+    smoothness : float
+        :math:`\nu`: 0, 0.5 or 1.
+    smoothing_m : float
+        :math:`c`, metres.
+    length_m : float
+        :math:`L`, metres.
+
+    References
+    ----------
+    Stein (1999), Interpolation of Spatial Data, Springer, sections 1.2, 2.7 and 2.10.
+    """
+
+    smoothness: float
+    smoothing_m: float
+    length_m: float
+
+    def of_modes(self, kappa: NDArray[np.float64], distance_m: NDArray[Any]) -> NDArray[np.float64]:
+        """The covariance across an edge of the modes of wavenumber k along it; kappa² = k² + 1/L²."""
+        return _matern(self.smoothness + 0.5, kappa * np.hypot(distance_m, self.smoothing_m))
+
+
+def fit_covariance(values: Floats, step_m_yx: tuple[float, float], correlation_m: float) -> Covariance:
+    """The covariance whose variogram is most like that of a grid.
+
+    Parameters
+    ----------
+    values, step_m_yx
+        As for :func:`pad_periodic`.
+    correlation_m : float
+        Correlation length, metres; that of a smooth field (smoothness 1) is three times as long.
+    """
+    lags: list[float] = []
+    variogram: list[float] = []
+    for lines, step in zip((values.T, values), step_m_yx, strict=True):
+        thin = np.ascontiguousarray(lines[:: max(1, len(lines) // _VARIOGRAM_LINES)], dtype=np.float32)
+        for nodes in 2 ** np.arange(int(np.log2(max(thin.shape[1] / 4, 1))) + 1):
+            if nodes < thin.shape[1]:
+                difference = (thin[:, nodes:] - thin[:, :-nodes]).ravel()
+                lags.append(nodes * step)
+                variogram.append(float(difference @ difference) / difference.size)
+    if len(lags) < 4 or min(variogram) <= 0:
+        return Covariance(0.5, 0.0, correlation_m)
+    lag, measured = np.array(lags), np.log(variogram)
+    # The longer the lag, the fewer independent pairs.
+    weight = 1 / lag / np.sum(1 / lag)
+    smoothing_m = _SMOOTHING_NODES * min(step_m_yx)
+    c, best = smoothing_m[:, None], np.inf
+    for smoothness, factor in _SMOOTHNESS.items():
+        length = factor * correlation_m
+        model = _matern(smoothness, c / length) - _matern(smoothness, np.hypot(lag, c) / length)
+        misfit = measured - np.log(model)
+        misfit = np.square(misfit - (misfit @ weight)[:, None]) @ weight
+        if misfit.min() < best:
+            best = misfit.min()
+            chosen = Covariance(smoothness, float(smoothing_m[misfit.argmin()]), length)
+    return chosen
+
+
 def pad_periodic(
-    values: Floats, pad_yx: tuple[int, int], step_m_yx: tuple[float, float], correlation_m: float
+    values: Floats, pad_yx: tuple[int, int], step_m_yx: tuple[float, float], covariance: Covariance
 ) -> Floats:
-    r"""Pad a grid so that it is continuous with its periodic repetition.
+    """Pad a grid so that it is continuous with its periodic repetition.
 
-    The field is taken as a realisation of a random one with mean zero and covariance :math:`e^{-\sqrt{r^2 + c^2}/L}` at
-    distance r. Its modes of wavenumber :math:`k` along an edge are independent of each other, and across the edge have
-    the covariance
-
-    .. math:: \kappa u K_1(\kappa u), \qquad \kappa^2 = k^2 + 1/L^2, \quad u^2 = s^2 + c^2
-
-    (K is the modified Bessel function). The smoothing length :math:`c` is that with which the variogram of the grid
-    grows from one to two nodes as the model's does. The padding is the best linear prediction of each mode from six of
-    its values inside, up to 16 nodes from the edge, times half a cosine that ends in the middle of the padding; the
-    other half belongs to the opposite edge.
+    The modes of a random field along an edge are independent of each other. The padding is the best linear prediction
+    of each from six of its values inside, up to 16 nodes from the edge, times half a cosine that ends in the middle of
+    the padding; the other half belongs to the opposite edge.
 
     Parameters
     ----------
@@ -53,33 +129,17 @@ def pad_periodic(
         Number of rows and columns to append, after the last row and the last column.
     step_m_yx : (float, float)
         Spacing of rows and of columns, metres.
-    correlation_m : float
-        :math:`L`, metres.
+    covariance : Covariance
+        Of the field.
 
     Returns
     -------
     array, shape (ny + pad_yx[0], nx + pad_yx[1])
         Of the dtype of `values`; the first ny x nx values are `values`.
-
-    References
-    ----------
-    Stein (1999), Interpolation of Spatial Data, Springer, sections 1.2 and 2.7.
     """
-    smoothing = [_smoothing_nodes(values), _smoothing_nodes(values.T)]
-    rows = _append_rows(values, pad_yx[0], step_m_yx, correlation_m, smoothing[0], periodic=False)
+    rows = _append_rows(values, pad_yx[0], step_m_yx, covariance, periodic=False)
     # The columns are periodic by now, so the modes along their edge are Fourier modes.
-    return _append_rows(rows.T, pad_yx[1], step_m_yx[::-1], correlation_m, smoothing[1], periodic=True).T
-
-
-def _smoothing_nodes(values: Floats) -> float:
-    """The smoothing length of a field down its columns, in nodes."""
-    if len(values) < 3:
-        return 0.0
-    one, two = (float(np.mean(np.square(values[n:] - values[:-n], dtype=np.float64))) for n in (1, 2))
-    c = np.linspace(0, _SMOOTHEST, 200)
-    # Ratio of the variogram at two nodes to that at one, L being much longer: 2 for c = 0, 4 for a smooth field.
-    ratio = (np.sqrt(4 + c**2) - c) / (np.sqrt(1 + c**2) - c)
-    return float(np.interp(two / one, ratio, c)) if one > 0 else 0.0
+    return _append_rows(rows.T, pad_yx[1], step_m_yx[::-1], covariance, periodic=True).T
 
 
 def fade(distance: NDArray[np.float64], pad: int) -> NDArray[np.float64]:
@@ -91,12 +151,11 @@ def _append_rows(
     values: Floats,
     count: int,
     step_m: tuple[float, float],
-    correlation_m: float,
-    smoothing: float,
+    covariance: Covariance,
     *,
     periodic: bool,
 ) -> Floats:
-    """Append `count` rows that lead from the last row of `values` back to the first; `smoothing` is in nodes."""
+    """Append `count` rows that lead from the last row of `values` back to the first."""
     ny, nx = values.shape
     padded = np.zeros((ny + count, nx), dtype=values.dtype)
     padded[:ny] = values
@@ -111,9 +170,9 @@ def _append_rows(
     else:
         modes = scipy.fft.dct(known, axis=2)
         k = np.pi * np.arange(nx) / (nx * step_m[1])
-    kappa = np.hypot(k, 1 / correlation_m)
+    kappa = np.hypot(k, 1 / covariance.length_m)
     bands = np.geomspace(kappa[0], 1.001 * kappa[-1], _BANDS)
-    weights = _prediction_weights(bands * step_m[0], past, reach, smoothing)
+    weights = _prediction_weights(covariance, bands, past, reach, step_m[0])
     place = np.log(kappa / bands[0]) / np.log(bands[1] / bands[0])
     predicted = np.zeros((2, reach, modes.shape[2]), dtype=modes.dtype)
     for band in range(_BANDS - 1):
@@ -129,23 +188,19 @@ def _append_rows(
 
 
 def _prediction_weights(
-    kappa: NDArray[np.float64], past: NDArray[np.int_], reach: int, smoothing: float
+    covariance: Covariance, kappa: NDArray[np.float64], past: NDArray[np.int_], reach: int, step_m: float
 ) -> NDArray[np.float64]:
-    """Weights of the nodes `past` in the prediction 1 to `reach` nodes beyond the edge; kappa per node.
+    """Weights of the nodes `past` in the prediction of modes 1 to `reach` nodes beyond the edge.
 
     Returns
     -------
     array, shape (kappa.size, reach, past.size)
     """
-
-    def covariance(distance: NDArray[np.int_]) -> NDArray[np.float64]:
-        x = np.maximum(kappa[:, None, None] * np.hypot(distance, smoothing), 1e-12)
-        return np.asarray(x * scipy.special.k1(x))
-
-    between = covariance(past[:, None] - past)
-    # As much noise as float32 has, so that the matrix of a smooth field can be solved.
-    between += 1e-9 * between[:, :1, :1] * np.eye(past.size)
-    beyond = covariance(past[:, None] + np.arange(1, reach + 1))
+    kappa = kappa[:, None, None]
+    between = covariance.of_modes(kappa, step_m * (past[:, None] - past))
+    # Somewhat more noise than float32 has, so that the matrix of a smooth field can be solved.
+    between += 1e-7 * between[:, :1, :1] * np.eye(past.size)
+    beyond = covariance.of_modes(kappa, step_m * (past[:, None] + np.arange(1, reach + 1)))
     return np.asarray(np.swapaxes(np.linalg.solve(between, beyond), 1, 2))
 
 
@@ -183,7 +238,7 @@ class FarField:
 
 
 def far_field(
-    padded: Floats, shape: tuple[int, int], step_m_yx: tuple[float, float], correlation_m: float, reach_m: float
+    padded: Floats, shape: tuple[int, int], step_m_yx: tuple[float, float], covariance: Covariance, reach_m: float
 ) -> FarField:
     """Predict the field beyond the padding of a grid, from its block means.
 
@@ -196,7 +251,7 @@ def far_field(
         What :func:`pad_periodic` returned; an axis without padding is periodic.
     shape : (int, int)
         Rows and columns of the grid in it.
-    step_m_yx, correlation_m
+    step_m_yx, covariance
         As for :func:`pad_periodic`.
     reach_m : float
         How far beyond the grid, metres; at most 160 cells.
@@ -224,7 +279,7 @@ def far_field(
         weights.append(np.where(distance <= pad / 2, fade(distance, pad), np.nan))
     repeated = np.asarray(means[0] @ padded @ means[1].T, dtype=np.float64)
     coarse_step = (cells[0] * step_m_yx[0], cells[1] * step_m_yx[1])
-    values = pad_periodic(repeated[: counts[0], : counts[1]], (pads[0], pads[1]), coarse_step, correlation_m)
+    values = pad_periodic(repeated[: counts[0], : counts[1]], (pads[0], pads[1]), coarse_step, covariance)
     weight = weights[0][:, None] * weights[1]
     # A filter would spread what the cells do not resolve over all of them.
     repeated = scipy.ndimage.gaussian_filter(repeated, _SMOOTHING_CELLS, mode="wrap")

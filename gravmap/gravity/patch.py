@@ -11,7 +11,7 @@ import scipy.fft
 from numpy.typing import ArrayLike, NDArray
 
 from gravmap.errors import InputError
-from gravmap.gravity.padding import FarField, Floats, far_field, pad_periodic
+from gravmap.gravity.padding import FarField, Floats, far_field, fit_covariance, pad_periodic
 
 # Why this is not harmonica or GMT: both use one wavenumber scale for the whole grid, and extend it by constants, ramps
 # or reflections. On fields of many kinds cut at the edges gravmap's error is 0.66 of that of harmonica with a ramp
@@ -28,18 +28,20 @@ SEMI_MAJOR_M = 6_378_137.0
 ECCENTRICITY_SQUARED = 6.694379990141e-3
 
 # To be raised when the operator gives other values than before; stored in the recipe of the fields.
-OPERATOR_VERSION = 2
+OPERATOR_VERSION = 3
 # Versions that differ by no more than the expected error near the edges: a network trained on one reads the others.
-# 2 has another padding than 1.
-INTERCHANGEABLE_VERSIONS = frozenset({1, 2})
+# They have other paddings.
+INTERCHANGEABLE_VERSIONS = frozenset({1, 2, 3})
 
 # Width of the fine padding between the grid and its repetition, metres, and the limits to its rows or columns.
 # Correlation length of the field. How far beyond the grid it is predicted on coarse cells. Chosen on half of the truths
 # of benchmarks/edges.py (docs/performance.md).
-PAD_M = 740e3
+PAD_M = 500e3
 PAD_LIMITS = (32, 250)
 CORRELATION_M = 800e3
-REACH_M = 2000e3
+REACH_M = 4000e3
+# Padding for a field without its long wavelengths, which come from a global grid: the remainder is short.
+RESTORED: dict[str, Any] = {"pad_yx": (80, 80), "correlation_m": 25e3}
 
 # Beyond this latitude (degrees) the meridians converge too fast for the expansion in latitude.
 MAX_LATITUDE_DEG = 80.0
@@ -114,9 +116,9 @@ class Patch:
         Level of the data above the ellipsoid, metres.
     pad_yx : (int, int), optional
         Rows and columns of padding, rounded up to an efficient transform length, with nothing beyond it. By default the
-        field is also predicted on coarse cells, to 2000 km from the edges.
+        field is also predicted on coarse cells, to 4000 km from the edges.
     correlation_m : float
-        Correlation length of the field, metres (:func:`gravmap.gravity.padding.pad_periodic`).
+        Correlation length of the field, metres (:func:`gravmap.gravity.padding.fit_covariance`).
     out_rows, out_cols : slice
         The part of the grid for which results are computed.
     periodic_lon : bool
@@ -173,14 +175,14 @@ class Patch:
         added_yx = (lengths[0] - lat.size, lengths[1] - lon.size)
         # Laplace's equation on the sphere has no first derivative in latitude for sqrt(cos(latitude)) times the field.
         root_cos = np.sqrt(np.cos(np.radians(lat))).astype(np.float32)
-        padded = pad_periodic(
-            field.astype(np.float32, copy=False) * root_cos[:, None], added_yx, step_m_yx, correlation_m
-        )
+        flat = field.astype(np.float32, copy=False) * root_cos[:, None]
+        covariance = fit_covariance(flat, step_m_yx, correlation_m)
+        padded = pad_periodic(flat, added_yx, step_m_yx, covariance)
         steps = (step_lat, step_lon)
         self._fine = _PeriodicGrid(padded, self.out_lat, self._out[0], steps, height_m, radii)
         self._far: tuple[FarField, _PeriodicGrid] | None = None
         if pad_yx is None:
-            far = far_field(padded, self.shape, step_m_yx, correlation_m, REACH_M)
+            far = far_field(padded, self.shape, step_m_yx, covariance, REACH_M)
             rows = np.clip(np.degrees(step_lat) * far.centres(0) + lat[0], -89.0, 89.0)
             coarse_steps = (step_lat * far.cell_yx[0], step_lon * far.cell_yx[1])
             self._far = far, _PeriodicGrid(far.values, rows, slice(rows.size), coarse_steps, height_m, radii)

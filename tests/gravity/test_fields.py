@@ -75,7 +75,7 @@ def test_remove_restore_with_a_global_grid(point_masses, truth, relative_error):
         for choice in (None, low)
     ]
     # A part of a long wave looks like a plane from inside: only the globe tells how it decays.
-    assert errors[0] > 0.02
+    assert errors[0] > 0.01
     assert errors[1] < 0.004
 
 
