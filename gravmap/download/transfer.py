@@ -190,14 +190,17 @@ class Transfer:
         """Send a request; the answer has the status 200, 206, or 416 to a request for a part."""
         import requests
         from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
-        from urllib3.exceptions import InvalidHeader
+        from urllib3.exceptions import InvalidHeader, NameResolutionError
         from urllib3.util import Retry
 
         try:
             response = requests.get(self.address, headers=headers, stream=True, timeout=self.timeout_s)
         except requests.Timeout:
             raise Interrupted(f"the server did not answer within {self.timeout_s:g} s") from None
-        except requests.ConnectionError:
+        except requests.ConnectionError as error:
+            if isinstance(getattr(next(iter(error.args), None), "reason", None), NameResolutionError):
+                # Offline, waiting does not help, and there are several addresses to try.
+                raise DownloadError("the server's name cannot be resolved (offline?)") from None
             raise Interrupted("no connection to the server") from None
         except requests.TooManyRedirects:
             raise DownloadError("the server redirects in a circle") from None

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -207,6 +208,16 @@ def test_waits_between_requests_and_retry_after(tmp_path, toy, monkeypatch):
         toy.retry_after, toy.requests = header, []
         fetch(source(f"{toy.url}/busy/grid.grd"), tmp_path, waits_s=(1.0,), overwrite=True)
         assert waited.pop() == seconds, header
+
+
+def test_without_a_network_it_does_not_wait(tmp_path, monkeypatch):
+    def unknown(host, *_):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr("gravmap.download.transfer.time.sleep", lambda _: pytest.fail("waited"))
+    with pytest.raises(DownloadError, match="cannot be resolved"):
+        fetch(source("https://one.example/grid.grd", "https://two.example/grid.grd"), tmp_path, waits_s=(1.0, 1.0))
 
 
 def test_a_full_disk_is_reported(tmp_path, toy, monkeypatch):
