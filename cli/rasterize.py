@@ -145,6 +145,7 @@ def _labels(
     inputs: list[Path],
 ) -> dict[str, Any]:
     """Make the label raster, or print what would be made; returns the result for --json."""
+    from gravmap.download.present import fetched_source
     from gravmap.geology import rasterize, write_labels
     from gravmap.geology.labels import label_files
     from gravmap.geology.rasterize import grid_shape
@@ -164,8 +165,10 @@ def _labels(
             f"Would write {path}; about {250 + 4 * rows * columns / 1e6:.0f} MB of memory, seconds to a minute."
         )
         return {"would_write": str(path), "cells": [rows, columns], "maps": [str(file) for file, _ in maps]}
+    origins = [fetched_source(file, session.workspace.raw) for file, _ in maps]
+    addresses = [origin.files[0].url if origin else "" for origin in origins]
     with session.progress("rasterize") as progress:
-        made = rasterize(maps, wanted, resolution, progress=progress)
+        made = rasterize(maps, wanted, resolution, addresses=addresses, progress=progress)
     write_labels(path, made)
     return describe(session, made, path)
 

@@ -140,7 +140,7 @@ def command(
     from gravmap.gravity.continuation import check_heights
     from gravmap.gravity.fields import check_request, read_margin_deg
     from gravmap.gravity.globe import has_ducc0
-    from gravmap.gravity.grid import extent, refine, spacing_deg
+    from gravmap.gravity.grid import extent, own_attributes, refine, spacing_deg
     from gravmap.gravity.long_wavelength import LongWavelengthField, is_global
     from gravmap.lattice import KM_PER_DEGREE
     from gravmap.mapping.page.fields_picture import draw_fields
@@ -167,6 +167,9 @@ def command(
     tops = ", ".join(format_length(level_m + height) for height in sorted(heights_m))
     session.say(f"{source}: {whole.attrs['variable']}, {own}, every {describe_angle(max(spacing_deg(whole)))}")
     session.say(f"The grid lies at {_level(level_m)}; the regional is at {tops}.")
+    says = own_attributes(whole)
+    if "comment" in says:
+        session.say(f"The file's comment: {says['comment']}")
     session.say(f"Region {wanted}{note}")
     if method == "auto":
         method = "global" if is_global(whole) and _whole_globe(wanted) else "regional"
@@ -231,6 +234,8 @@ def command(
         session.result({"would_write": str(path), "nodes": [part.sizes["lat"], part.sizes["lon"]]})
         return
     sources = [provenance(source, session.workspace.raw)]
+    if says:
+        sources[0]["attributes"] = says
     if globe is not None:
         sources.append(provenance(globe, session.workspace.raw))
     with session.progress("residual") as progress:

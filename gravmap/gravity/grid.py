@@ -310,6 +310,28 @@ def refine(grid: xr.DataArray, step_deg: float) -> xr.DataArray:
     )
 
 
+def own_attributes(grid: xr.DataArray) -> dict[str, str]:
+    """Title, source, references and comment (CF) that the file of a grid gives; one of the variable where it has none.
+
+    Parameters
+    ----------
+    grid : DataArray
+        From :func:`open_grid`.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from gravmap.gravity.grid import own_attributes
+    >>> own_attributes(xr.DataArray(0.0, attrs={"file_title": "A survey", "comment": "Raw", "units": "mGal"}))
+    {'title': 'A survey', 'comment': 'Raw'}
+    """
+    found = {
+        key: " ".join(str(grid.attrs.get(f"file_{key}") or grid.attrs.get(key) or "").split())
+        for key in ("title", "source", "references", "comment")
+    }
+    return {key: text for key, text in found.items() if text}
+
+
 def extent(grid: xr.DataArray | xr.Dataset) -> Region:
     """The box spanned by the outermost nodes of a grid.
 

@@ -175,6 +175,19 @@ def unit_factor(stated: str | None, found: str, where: str, quantity: Quantity =
     return quantity.factor(found, where)
 
 
+def bouguer_name(text: str) -> str:
+    """The name of a Bouguer field, from the name or title that its file gives: a disturbance is not an anomaly.
+
+    Examples
+    --------
+    >>> from gravmap.gravity.quantity import bouguer_name
+    >>> bouguer_name("Bouguer gravity disturbance at 10 km height"), bouguer_name("z")
+    ('Bouguer gravity disturbance', 'Bouguer gravity')
+    """
+    kinds = {"disturbance": " disturbance", "anomal": " anomaly"}
+    return "Bouguer gravity" + next((kind for part, kind in kinds.items() if part in text.lower()), "")
+
+
 def height_from_text(text: str) -> float | None:
     """The height named in a title, metres: "disturbance at 10 km height" -> 10000; None if there is none."""
     match = re.search(r"\bat (\d+(?:\.\d+)?)[ -]?(km|m)\b(?: ellipsoidal)? (?:height|altitude|above)", text)

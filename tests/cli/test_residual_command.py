@@ -75,6 +75,19 @@ def test_it_finds_what_fetch_left(run):
     assert "Bonvalot" in field_sources(open_fields(run.fields))[0]["citation"]
 
 
+def test_what_a_grid_says_of_itself_is_printed_and_recorded_and_a_disturbance_is_no_anomaly(run):
+    path = write_grid(run.root / "grid.nc")
+    with xr.open_dataset(path) as grid:
+        grid.load()
+    says = {"title": "Bouguer disturbance, levelled", "comment": "Already at 10 km height"}
+    grid.rename(gravity="field").assign_attrs(says).to_netcdf(path, engine="netcdf4")
+    done = run(path, "--height", "10km", "--region", "junggar")
+    assert "The file's comment: Already at 10 km height\n" in done.stdout
+    fields = open_fields(run.fields)
+    assert field_sources(fields)[0]["attributes"] == says
+    assert fields["bouguer"].attrs["long_name"] == "Bouguer gravity disturbance (observed)"
+
+
 def test_nothing_fetched(run):
     result = run("--height", "10km")
     assert result.exit_code == 3

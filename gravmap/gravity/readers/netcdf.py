@@ -40,7 +40,7 @@ def read_netcdf(path: Path, variable: str | None, units: str | None, quantity: Q
     attrs |= {
         f"file_{key}": value
         for key, value in dataset.attrs.items()
-        if key in ("title", "source", "history", "references")
+        if key in ("title", "source", "history", "references", "comment")
     }
     # The level may be an attribute of the variable or of the file.
     if "height_m" in dataset.attrs:
