@@ -157,9 +157,9 @@ def _labels(
     session.say(f"Region {wanted}{why}: {rows} x {columns} cells")
     if dry_run:
         # The maps are read, so that all that is wrong with them is said; only the raster is coarse.
-        rasterize(maps, wanted, max(resolution, min(wanted.width_deg, wanted.height_deg) / COARSE_CELLS))
-        for file, own in maps:
-            session.say(f"Would read {file} by the legend {own.name}, field {own.field_names}")
+        made = rasterize(maps, wanted, max(resolution, min(wanted.width_deg, wanted.height_deg) / COARSE_CELLS))
+        for (file, own), report in zip(maps, made.maps, strict=True):
+            session.say(f"Would read {file} by the legend {own.name}, field {report.field}")
         # Codes, flags of disputed cells and classes are held at the same time.
         session.say(
             f"Would write {path}; about {250 + 4 * rows * columns / 1e6:.0f} MB of memory, seconds to a minute."
