@@ -140,7 +140,7 @@ def command(
     from gravmap.gravity.continuation import check_heights
     from gravmap.gravity.fields import check_request, read_margin_deg
     from gravmap.gravity.globe import has_ducc0
-    from gravmap.gravity.grid import extent, own_attributes, refine, spacing_deg
+    from gravmap.gravity.grid import crop, extent, own_attributes, refine, spacing_deg
     from gravmap.gravity.long_wavelength import LongWavelengthField, is_global
     from gravmap.lattice import KM_PER_DEGREE
     from gravmap.mapping.page.fields_picture import draw_fields
@@ -156,6 +156,8 @@ def command(
     session.writing([path, picture], [grid, globe], overwrite, dry_run)
     source = grid or fetched_gravity(session.workspace.raw)
     check_outputs([path], [source], True)
+    if grid is None:
+        units = units or "mGal"  # that of the grids that `gravmap fetch` knows, which do not state it
     whole = open_grid(source, variable=variable, input_height_m=input_height_m, units=units)
     own = extent(whole)
     note = ""
@@ -226,6 +228,7 @@ def command(
         check_request(
             part, heights_m, wanted, method=method, with_derivatives=with_derivatives, trim=trim, globe=is_global(world)
         )
+        _say_gaps(session, crop(part, wanted))
         megabytes = part.size * (1 + 2 * len(heights_m)) * 4 / 1e6
         session.say(
             f"Would use {part.sizes['lat']} x {part.sizes['lon']} nodes, and write {path}"
@@ -255,6 +258,7 @@ def command(
     fields, layers = carry_layers(path, fields, path)
     write_fields(fields, path)
     draw_fields(fields, picture)
+    missing = _say_gaps(session, fields["bouguer"])
     if layers:
         session.say("Layers: " + ", ".join(f"{name} {how}" for name, how in layers.items()))
     result: dict[str, Any] = {
@@ -263,6 +267,7 @@ def command(
         "layers": layers,
         "region_wsen": list(wanted.bounds_wsen),
         "input_height_m": level_m,
+        "missing_fraction": missing,
         "residual_rms_mgal": {},
     }
     for name, field in fields.data_vars.items():
@@ -306,6 +311,17 @@ def add_missing_heights(session: Session, fields: Path, missing: Sequence[float]
         heights = ", ".join(map(format_length, missing))
         session.say(f"{fields} lacks the residuals of {heights}: they are in {path}, computed from {source}.")
     return path
+
+
+def _say_gaps(session: Session, gravity: Any) -> float:
+    """Print the share of nodes without data and how they are treated; returns it."""
+    missing = float(gravity.isnull().mean())
+    if missing:
+        session.say(
+            f"{100 * missing:.2g} % of the nodes have no data: interpolated for the continuation, and without a value"
+            " in every field; `coverage` is the measured share of the regional around them."
+        )
+    return missing
 
 
 def _level(level_m: float) -> str:

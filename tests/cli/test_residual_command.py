@@ -88,6 +88,34 @@ def test_what_a_grid_says_of_itself_is_printed_and_recorded_and_a_disturbance_is
     assert fields["bouguer"].attrs["long_name"] == "Bouguer gravity disturbance (observed)"
 
 
+def test_gaps_are_reported(run):
+    path = write_grid(run.root / "grid.nc")
+    with xr.open_dataset(path) as grid:
+        grid.load()
+    grid["gravity"][{"lat": slice(40, 50), "lon": slice(60, 80)}] = np.nan
+    grid.to_netcdf(path, engine="netcdf4")
+    for more in ("-n", "--json"):
+        done = run(path, "--height", "10km", more)
+        assert "2.7 % of the nodes have no data" in done.output
+    assert '"missing_fraction": 0.027' in done.stdout
+
+
+def test_implausible_units(run):
+    path, none = write_grid(run.root / "grid.nc"), run.root / "none.nc"
+    with xr.open_dataset(path) as grid:
+        grid.load()
+    grid["gravity"].attrs.clear()
+    grid.rename(gravity="z", lat="y", lon="x").to_netcdf(none, engine="netcdf4")
+    assert "variable 'z', has no unit; taken as mGal" in run(none, "--height", "10km", "-n").stderr
+    (1e-5 * grid).to_netcdf(path, engine="netcdf4")
+    done = run(path, "--height", "10km", "-n")
+    assert done.exit_code == 3
+    assert "--units m/s2 would fit" in done.stderr
+    done = run(path, "--height", "10km", "-n", "--units", "mGal")
+    assert done.exit_code == 0
+    assert done.stderr.count("is its unit right") == 1
+
+
 def test_nothing_fetched(run):
     result = run("--height", "10km")
     assert result.exit_code == 3
