@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,7 @@ def command(
     from gravmap.gravity.globe import has_ducc0
     from gravmap.gravity.grid import crop, extent, own_attributes, refine, spacing_deg
     from gravmap.gravity.long_wavelength import LongWavelengthField, is_global
+    from gravmap.gravity.missing_heights import FOUND_AT, READ_AS
     from gravmap.lattice import KM_PER_DEGREE
     from gravmap.mapping.page.fields_picture import draw_fields
     from gravmap.outputs import check_outputs
@@ -237,8 +239,10 @@ def command(
         session.result({"would_write": str(path), "nodes": [part.sizes["lat"], part.sizes["lon"]]})
         return
     sources = [provenance(source, session.workspace.raw)]
-    if says:
-        sources[0]["attributes"] = says
+    sources[0][FOUND_AT] = Path(os.path.relpath(source.resolve(), path.resolve().parent)).as_posix()
+    stated = {key: text for key, text in {"variable": variable, "units": units}.items() if text}
+    sources[0] |= {READ_AS: stated} if stated else {}
+    sources[0] |= {"attributes": says} if says else {}
     if globe is not None:
         sources.append(provenance(globe, session.workspace.raw))
     with session.progress("residual") as progress:

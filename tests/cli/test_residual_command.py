@@ -88,6 +88,23 @@ def test_what_a_grid_says_of_itself_is_printed_and_recorded_and_a_disturbance_is
     assert fields["bouguer"].attrs["long_name"] == "Bouguer gravity disturbance (observed)"
 
 
+def test_further_heights_are_computed_from_the_grid_where_it_lies_with_what_is_beyond_the_region(run):
+    path, both = write_grid(run.root / "elsewhere" / "grid.nc"), run.root / "both.nc"
+    with xr.open_dataset(path) as grid:
+        grid.load()
+    grid["gravity"].attrs.clear()
+    grid.assign(another=grid["gravity"] + 1).to_netcdf(path, engine="netcdf4")
+    words = (path, "--variable", "gravity", "--units", "mGal", "--bbox", 70, 42, 74, 46, "--height", "10km")
+    assert run(*words).exit_code == 0
+    more, raw = run.root / "more.nc", run.root / "data" / "raw"
+    assert add_heights(run.fields, [20_000.0], more, raw) == "grid.nc"
+    assert run(*words, "--height", "20km", "-o", both).exit_code == 0
+    np.testing.assert_allclose(open_fields(more)["residual_20km"], open_fields(both)["residual_20km"], atol=1e-4)
+    with path.open("ab") as changed:
+        changed.write(b"\0")
+    assert "ends at the rim" in add_heights(run.fields, [40_000.0], more, raw)
+
+
 def test_gaps_are_reported(run):
     path = write_grid(run.root / "grid.nc")
     with xr.open_dataset(path) as grid:
