@@ -184,6 +184,7 @@ def _from_source(
     """
     from gravmap.gravity.fields import read_margin_deg, residual_fields
     from gravmap.gravity.grid import open_grid, refine
+    from gravmap.gravity.long_wavelength import LongWavelengthField, is_global
     from gravmap.records import RESAMPLED_FROM
 
     source: dict[str, Any] = next((each for each in field_sources(fields) if each.get("path")), {})
@@ -191,7 +192,9 @@ def _from_source(
     file = next((place for place in places if place.is_file() and sha256(place) == source.get("sha256")), None)
     if not source or file is None:
         return None, ""
-    stated = {key: str(text) for key, text in source.get(READ_AS, {}).items() if key in ("variable", "units")}
+    stated: dict[str, Any] = {
+        key: str(text) for key, text in source.get(READ_AS, {}).items() if key in ("variable", "units")
+    }
     lat, lon = fields["lat"].values, fields["lon"].values
     region = Region(float(lon[0]), float(lat[0]), float(lon[-1]), float(lat[-1]))
     try:
@@ -205,7 +208,11 @@ def _from_source(
         recipe = field_recipe(fields)
         if RESAMPLED_FROM in recipe:
             grid = refine(grid, float(recipe["spacing_deg"][0]))
-        residuals = residual_fields(grid, heights_m, region, progress=progress)
+        low = None
+        if fields.attrs.get("low_degrees_removed_and_restored"):
+            world = open_grid(file, input_height_m=grid.attrs["height_m"], **stated)
+            low = LongWavelengthField(world, progress) if is_global(world) else None
+        residuals = residual_fields(grid, heights_m, region, long_wavelength=low, progress=progress)
     except GravmapError as error:
         log.warning("%s cannot be used again: %s", file, error.message)
         return None, ""

@@ -236,6 +236,11 @@ def test_a_global_grid_is_its_own_globe(run):
     assert "restored after" in result.stdout
     assert "Nothing is known" not in result.stdout
     assert open_fields(run.fields).sizes == {"lat": 16, "lon": 31}
+    # Residuals of further heights have the same long wavelengths.
+    more, both = run.root / "more.nc", run.root / "both.nc"
+    assert add_heights(run.fields, [40_000.0], more, run.root) == "globe.nc"
+    assert run(run.root / "globe.nc", "--height", "40km", "-o", both).exit_code == 0
+    np.testing.assert_allclose(open_fields(more)["residual_40km"], open_fields(both)["residual_40km"], atol=1e-4)
 
 
 def test_help_ends_with_an_example():
