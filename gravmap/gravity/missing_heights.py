@@ -193,7 +193,7 @@ def _from_source(
     if not source or file is None:
         return None, ""
     stated: dict[str, Any] = {
-        key: str(text) for key, text in source.get(READ_AS, {}).items() if key in ("variable", "units")
+        key: text for key, text in source.get(READ_AS, {}).items() if key in ("variable", "units")
     }
     lat, lon = fields["lat"].values, fields["lon"].values
     region = Region(float(lon[0]), float(lat[0]), float(lon[-1]), float(lat[-1]))

@@ -100,8 +100,7 @@ def credit(entry: Mapping[str, Any]) -> str:
 
 def file_attributes(entry: Mapping[str, Any]) -> dict[str, str]:
     """Title, source, references and comment that a recorded file has as attributes of its own."""
-    found = entry.get("attributes")
-    return {str(key): str(value) for key, value in found.items()} if isinstance(found, Mapping) else {}
+    return dict(entry.get("attributes", {}))
 
 
 def _known(entry: Mapping[str, Any]) -> Source | None:
