@@ -215,11 +215,24 @@ def check(
     codes of the legend that the map lacks. Status 3 where the legend lacks a code.
     """
     from gravmap.geology.legend_check import check_legend
+    from gravmap.geology.legend_draft import unset_codes
 
     legend = legend_for(name, field, source, classes)
     made = check_legend(source, legend, chosen_region(session, region, bbox))
     _describe(session, made, legend)
-    session.result(_as_json(made))
+    unset = unset_codes(Path(name).read_text(encoding="utf-8-sig"), legend) if Path(name).is_file() else []
+    left = [entry for entry in made.codes if entry.code in unset]
+    if left:
+        share = sum(entry.area_km2 for entry in left) / sum(made.class_km2.values())
+        listed = ", ".join(dict.fromkeys(entry.code or "(blank)" for entry in left))
+        session.warn(f'Still "set me" in {name}, hence not usable, {100 * share:.1f} % of the area: {listed}')
+    for other, values in made.rock_fields.items():
+        session.warn(
+            f"No polygon has one of the intrusive classes, and {name} reads no second field: does {other}"
+            f" ({', '.join(values)}) say what the rock is? If so, give each value its rock type under"
+            f" [map.override.{other}]."
+        )
+    session.result({**_as_json(made), "set_me": [entry.code for entry in left]})
     if made.unknown:
         raise _unknown_codes(made, source)
 
@@ -234,7 +247,7 @@ Examples:
   gravmap legend draft geology.shp --field UNIT --crs EPSG:4284 -o my.toml""",
 )
 @click.argument("source", metavar="MAP", type=click.Path(path_type=Path))
-@option("--field", required=True, metavar="FIELD", help="The field that holds the unit's code or name.")
+@option("--field", metavar="FIELD", help="The field that holds the unit's code or name (without it: all are listed).")
 @option(
     "--classes",
     default="basement10",
@@ -252,7 +265,7 @@ Examples:
 def draft(
     session: Session,
     source: Path,
-    field: str,
+    field: str | None,
     classes: str,
     crs: str,
     region: str | None,
@@ -265,7 +278,8 @@ def draft(
 
     Each code is listed with its guessed age and rock type, the class that follows and the reason: the map's own fields
     of ages, a name (Variscan granite), or symbols (Qal, J2x, γ4) whose meaning the other codes of the map settle. Codes
-    without a guess are 255, marked "set me". A geologist should review every line.
+    without a guess are 255, marked "set me". Fields with few short values follow, which may say what the rock is. A
+    geologist should review every line.
 
     With -n the legend is printed, not written.
     """
@@ -274,9 +288,9 @@ def draft(
 
     path = output or session.workspace.root / f"{source.stem}.legend.toml"
     inputs = [source, Path(classes)]
-    if not dry_run:  # it prints what could be written anywhere
+    if field and not dry_run:  # it prints what could be written anywhere
         session.writing([path], inputs, overwrite)
-    made = draft_legend(source, field, classes, chosen_region(session, region, bbox), crs)
+    made = draft_legend(source, field or "", classes, chosen_region(session, region, bbox), crs)
     unknown = [guess for guess in made.guesses if not guess.reason]
     if dry_run:
         session.say(made.text.rstrip("\n"))
@@ -377,6 +391,7 @@ def _as_json(made: LegendCheck) -> dict[str, Any]:
         "class_km2": {str(index): area for index, area in made.class_km2.items()},
         "unused_classes": list(made.unused_classes),
         "absent_codes": list(made.absent_codes),
+        "rock_fields": made.rock_fields,
     }
 
 

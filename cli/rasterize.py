@@ -145,6 +145,7 @@ def _labels(
     inputs: list[Path],
 ) -> dict[str, Any]:
     """Make the label raster, or print what would be made; returns the result for --json."""
+    from gravmap.download.present import fetched_source
     from gravmap.geology import rasterize, write_labels
     from gravmap.geology.labels import label_files
     from gravmap.geology.rasterize import grid_shape
@@ -156,16 +157,18 @@ def _labels(
     session.say(f"Region {wanted}{why}: {rows} x {columns} cells")
     if dry_run:
         # The maps are read, so that all that is wrong with them is said; only the raster is coarse.
-        rasterize(maps, wanted, max(resolution, min(wanted.width_deg, wanted.height_deg) / COARSE_CELLS))
-        for file, own in maps:
-            session.say(f"Would read {file} by the legend {own.name}, field {own.field_names}")
+        made = rasterize(maps, wanted, max(resolution, min(wanted.width_deg, wanted.height_deg) / COARSE_CELLS))
+        for (file, own), report in zip(maps, made.maps, strict=True):
+            session.say(f"Would read {file} by the legend {own.name}, field {report.field}")
         # Codes, flags of disputed cells and classes are held at the same time.
         session.say(
             f"Would write {path}; about {250 + 4 * rows * columns / 1e6:.0f} MB of memory, seconds to a minute."
         )
         return {"would_write": str(path), "cells": [rows, columns], "maps": [str(file) for file, _ in maps]}
+    origins = [fetched_source(file, session.workspace.raw) for file, _ in maps]
+    addresses = [origin.files[0].url if origin else "" for origin in origins]
     with session.progress("rasterize") as progress:
-        made = rasterize(maps, wanted, resolution, progress=progress)
+        made = rasterize(maps, wanted, resolution, addresses=addresses, progress=progress)
     write_labels(path, made)
     return describe(session, made, path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -140,8 +141,9 @@ def command(
     from gravmap.gravity.continuation import check_heights
     from gravmap.gravity.fields import check_request, read_margin_deg
     from gravmap.gravity.globe import has_ducc0
-    from gravmap.gravity.grid import extent, refine, spacing_deg
+    from gravmap.gravity.grid import crop, extent, own_attributes, refine, spacing_deg
     from gravmap.gravity.long_wavelength import LongWavelengthField, is_global
+    from gravmap.gravity.missing_heights import FOUND_AT, READ_AS
     from gravmap.lattice import KM_PER_DEGREE
     from gravmap.mapping.page.fields_picture import draw_fields
     from gravmap.outputs import check_outputs
@@ -156,6 +158,8 @@ def command(
     session.writing([path, picture], [grid, globe], overwrite, dry_run)
     source = grid or fetched_gravity(session.workspace.raw)
     check_outputs([path], [source], True)
+    if grid is None:
+        units = units or "mGal"  # that of the grids that `gravmap fetch` knows, which do not state it
     whole = open_grid(source, variable=variable, input_height_m=input_height_m, units=units)
     own = extent(whole)
     note = ""
@@ -167,6 +171,9 @@ def command(
     tops = ", ".join(format_length(level_m + height) for height in sorted(heights_m))
     session.say(f"{source}: {whole.attrs['variable']}, {own}, every {describe_angle(max(spacing_deg(whole)))}")
     session.say(f"The grid lies at {_level(level_m)}; the regional is at {tops}.")
+    says = own_attributes(whole)
+    if "comment" in says:
+        session.say(f"The file's comment: {says['comment']}")
     session.say(f"Region {wanted}{note}")
     if method == "auto":
         method = "global" if is_global(whole) and _whole_globe(wanted) else "regional"
@@ -223,6 +230,7 @@ def command(
         check_request(
             part, heights_m, wanted, method=method, with_derivatives=with_derivatives, trim=trim, globe=is_global(world)
         )
+        _say_gaps(session, crop(part, wanted))
         megabytes = part.size * (1 + 2 * len(heights_m)) * 4 / 1e6
         session.say(
             f"Would use {part.sizes['lat']} x {part.sizes['lon']} nodes, and write {path}"
@@ -231,6 +239,10 @@ def command(
         session.result({"would_write": str(path), "nodes": [part.sizes["lat"], part.sizes["lon"]]})
         return
     sources = [provenance(source, session.workspace.raw)]
+    sources[0][FOUND_AT] = Path(os.path.relpath(source.resolve(), path.resolve().parent)).as_posix()
+    stated = {key: text for key, text in {"variable": variable, "units": units}.items() if text}
+    sources[0] |= {READ_AS: stated} if stated else {}
+    sources[0] |= {"attributes": says} if says else {}
     if globe is not None:
         sources.append(provenance(globe, session.workspace.raw))
     with session.progress("residual") as progress:
@@ -250,6 +262,7 @@ def command(
     fields, layers = carry_layers(path, fields, path)
     write_fields(fields, path)
     draw_fields(fields, picture)
+    missing = _say_gaps(session, fields["bouguer"])
     if layers:
         session.say("Layers: " + ", ".join(f"{name} {how}" for name, how in layers.items()))
     result: dict[str, Any] = {
@@ -258,6 +271,7 @@ def command(
         "layers": layers,
         "region_wsen": list(wanted.bounds_wsen),
         "input_height_m": level_m,
+        "missing_fraction": missing,
         "residual_rms_mgal": {},
     }
     for name, field in fields.data_vars.items():
@@ -301,6 +315,17 @@ def add_missing_heights(session: Session, fields: Path, missing: Sequence[float]
         heights = ", ".join(map(format_length, missing))
         session.say(f"{fields} lacks the residuals of {heights}: they are in {path}, computed from {source}.")
     return path
+
+
+def _say_gaps(session: Session, gravity: Any) -> float:
+    """Print the share of nodes without data and how they are treated; returns it."""
+    missing = float(gravity.isnull().mean())
+    if missing:
+        session.say(
+            f"{100 * missing:.2g} % of the nodes have no data: interpolated for the continuation, and without a value"
+            " in every field; `coverage` is the measured share of the regional around them."
+        )
+    return missing
 
 
 def _level(level_m: float) -> str:

@@ -267,6 +267,9 @@ class SourceRecord(TypedDict):
     path: NotRequired[str]
     file: NotRequired[str]
     sha256: NotRequired[str]
+    found_at: NotRequired[str]
+    read_as: NotRequired[dict[str, str]]
+    attributes: NotRequired[dict[str, str]]
 
 
 RESAMPLED_FROM = "resampled_from_deg"

@@ -89,7 +89,7 @@ def fetched_gravity(raw: Path) -> Path:
 
 
 def provenance(path: Path, raw: Path) -> dict[str, Any]:
-    """Where an input file comes from: path, sha256 and, of a downloaded one, source, citation and licence.
+    """Where an input file comes from: path, sha256 and, of a fetched one, source, citation and licence.
 
     Parameters
     ----------
@@ -99,14 +99,26 @@ def provenance(path: Path, raw: Path) -> dict[str, Any]:
         ``data/raw`` of the workspace.
     """
     entry: dict[str, Any] = {"path": path.name, "sha256": sha256(path), "source": "", "citation": "", "licence": ""}
+    source = fetched_source(path, raw)
+    if source is not None:
+        entry |= {"source": source.files[0].url, "citation": source.citation, "licence": source.terms}
+    return entry
+
+
+def fetched_source(path: Path, raw: Path) -> Source | None:
+    """The source that a file in ``data/raw`` is of; None for a file of the user's own.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    raw : Path
+        ``data/raw`` of the workspace.
+    """
     for item in fetched(raw):
         if any(path.exists() and other.exists() and path.samefile(other) for other in (*item.paths, item.main)):
-            entry |= {
-                "source": item.source.files[0].url,
-                "citation": item.source.citation,
-                "licence": item.source.terms,
-            }
-    return entry
+            return item.source
+    return None
 
 
 def _folder_of(archive: Path) -> Path:

@@ -147,6 +147,24 @@ def read_map(path: Path, legend: Legend, region: Region | None) -> MapPolygons:
     return MapPolygons(polygons, codes, spelled, crs, mended, dropped, layer, tuple(notes))
 
 
+def fields_of_map(path: Path) -> dict[str, dict[str, bool]]:
+    """The fields of each layer of a map, and whether each is one of text.
+
+    Raises
+    ------
+    InputError
+        The file is missing or unreadable.
+    """
+    if not path.exists():
+        raise InputError(f"The map {path} is missing.", "Check the path.")
+    file = open_vector(path)
+    described = {name: file.info(name) for name, _ in file.layers}
+    return {
+        layer: {str(name): str(kind) == "object" for name, kind in zip(info["fields"], info["dtypes"], strict=True)}
+        for layer, info in described.items()
+    }
+
+
 def map_region(path: Path, legend: Legend) -> Region | None:
     """Extent of a map, degrees; None if it cannot be determined (for messages)."""
     try:

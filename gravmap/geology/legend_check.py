@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from gravmap.errors import InputError
 from gravmap.geology.ages import UnknownAge, parse_age
 from gravmap.geology.areas import crossing_areas_km2, polygon_areas_km2
-from gravmap.geology.legend import Legend, normalize_code
+from gravmap.geology.legend import INTRUSIVE, Legend, Override, normalize_code
 from gravmap.regions import Region
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 # Cyrillic letters that look like Latin ones: maps of the former Soviet Union may use either in codes.
 _LOOK_ALIKE = str.maketrans("АВЕКМНОРСТХаеорсухѕіј", "ABEKMHOPCTXaeopcyxsij")
+# A field of rock types has few values, and short ones.
+_MOST_VALUES, _LONGEST_VALUE = 12, 24
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ class LegendCheck:
         Polygons; invalid ones among them; features without area, which are left out.
     notes : tuple of str
         Decisions made while reading.
+    rock_fields : dict of str to dict of str to float
+        :func:`rock_fields`, where a class of intrusive rocks has no polygons and the legend reads no second field.
 
     Examples
     --------
@@ -96,6 +101,7 @@ class LegendCheck:
     mended: int
     dropped: int
     notes: tuple[str, ...]
+    rock_fields: dict[str, dict[str, float]] = dataclass_field(default_factory=dict)
 
     @property
     def unknown(self) -> tuple[CodeFound, ...]:
@@ -149,6 +155,7 @@ def check_legend(path: Path, legend: Legend, region: Region | None = None) -> Le
         class_km2[255 if entry.index is None else entry.index] += entry.area_km2
     used = {entry.index for entry in found}
     present = {entry.code for entry in found}
+    no_intrusions = any(entry.index not in used and {*entry.rocks} & {*INTRUSIVE} for entry in legend.classes)
     return LegendCheck(
         path.name,
         legend.name,
@@ -162,6 +169,7 @@ def check_legend(path: Path, legend: Legend, region: Region | None = None) -> Le
         polygons.mended,
         polygons.dropped,
         polygons.notes,
+        rock_fields(path, legend, region) if no_intrusions and not legend.overrides else {},
     )
 
 
@@ -190,6 +198,57 @@ def polygons_with_areas(path: Path, legend: Legend, region: Region | None) -> tu
         where = "" if region is None else f" in the region {region}"
         raise InputError(f"{path} has no polygons{where}.", "Is it the right file, layer and region?")
     return polygons, areas
+
+
+def rock_fields(path: Path, legend: Legend, region: Region | None = None) -> dict[str, dict[str, float]]:
+    """Fields with few short values, of which one may say what the rock is.
+
+    Parameters
+    ----------
+    path : Path
+        The map.
+    legend : Legend
+        Its fields are left out.
+    region : Region, optional
+        Part of the map to read, degrees; by default the whole map.
+
+    Returns
+    -------
+    dict of str to dict of str to float
+        For each such field its values with their areas, km², the largest first.
+    """
+    from gravmap.geology.geological_map import fields_of_map  # slow to import
+
+    own = {name.casefold() for names in legend.field_candidates for name in names}
+    own |= {override.field.casefold() for override in legend.overrides}
+    texts = [
+        [name for name, is_text in fields.items() if is_text and name.casefold() not in own]
+        for fields in fields_of_map(path).values()
+        if legend.find_fields(fields)
+    ]
+    found = {}
+    for name, values in _areas_by_value(path, legend, texts[0] if len(texts) == 1 else [], region).items():
+        known = {value: area for value, area in values.items() if value and area > 0}
+        if len(values) > 1 and 0 < len(known) <= _MOST_VALUES and max(map(len, known)) <= _LONGEST_VALUE:
+            found[name] = dict(sorted(known.items(), key=lambda item: -item[1]))
+    return found
+
+
+def _areas_by_value(path: Path, legend: Legend, names: list[str], region: Region | None) -> dict[str, dict[str, float]]:
+    """Area of each value of some fields; without those that cannot be read, such as lists and text of no encoding."""
+    if not names:
+        return {}
+    try:
+        with_fields = replace(legend, overrides=tuple(Override(name, {}, {}) for name in names))
+        polygons, areas = polygons_with_areas(path, with_fields, region)
+    except InputError:
+        singly = names if len(names) > 1 else []
+        return {name: each for one in singly for name, each in _areas_by_value(path, legend, [one], region).items()}
+    found: dict[str, dict[str, float]] = {name: {} for name in names}
+    for (_, *values), area in zip(polygons.codes, areas, strict=True):
+        for name, value in zip(names, values, strict=True):
+            found[name][value] = found[name].get(value, 0.0) + float(area)
+    return found
 
 
 def _polygons_of(shape: shapely.Geometry) -> shapely.Geometry:

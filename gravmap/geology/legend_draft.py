@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import re
 import textwrap
+import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gravmap.classes import DEFAULT_CLASSES
-from gravmap.errors import InputError
+from gravmap.errors import InputError, OptionError
 from gravmap.geology.ages import OLDEST_ROCK_MA, UnknownAge, is_age_name, parse_age
 from gravmap.geology.code_reading import Reading, read_codes
-from gravmap.geology.legend import INTRUSIVE, LOOSE, ROCKS, SEDIMENTARY, Legend, MapUnit, class_of_age, class_of_unit
-from gravmap.geology.legend_check import polygons_with_areas
+from gravmap.geology.legend import (
+    INTRUSIVE,
+    LOOSE,
+    ROCKS,
+    SEDIMENTARY,
+    Legend,
+    MapUnit,
+    class_of_age,
+    class_of_unit,
+    normalize_code,
+)
+from gravmap.geology.legend_check import polygons_with_areas, rock_fields
 from gravmap.geology.legend_file import (
     class_table_lines,
     code_entry,
@@ -30,6 +42,7 @@ if TYPE_CHECKING:
     from gravmap.geology.geological_map import MapPolygons
 
 _CENOZOIC_MA = 66.0
+_SET_ME = "unknown: set me"
 
 
 @dataclass(frozen=True)
@@ -130,6 +143,15 @@ def draft_legend(
     >>> [(guess.code, guess.index) for guess in draft.guesses]
     [('D3', 6), ('xx', 255)]
     """
+    if not field:
+        from gravmap.geology.geological_map import fields_of_map  # slow to import
+
+        names = [name for fields in fields_of_map(path).values() for name in fields]
+        raise OptionError(
+            f"The field that holds the unit's code is missing; the fields of {path} are"
+            f" {', '.join(dict.fromkeys(names)) or 'none'}.",
+            "Name one with --field.",
+        )
     legend = Legend("draft", load_legend(classes).classes, field=field, crs=crs)
     polygons, areas = polygons_with_areas(path, legend, region)
     codes = [code[0] for code in polygons.codes]
@@ -151,7 +173,7 @@ def draft_legend(
         amount = len(here), float(areas[here].sum())
         guesses.append(Guess(code, index, reason, *amount, *((unit.age_ma, unit.rock) if unit else ())))
     guesses.sort(key=lambda guess: (-guess.area_km2, guess.code))
-    text = _text(path, spelled, classes, legend, guesses)
+    text = _text(path, spelled, classes, legend, guesses, rock_fields(path, legend, region))
     read_legend(text, f"the draft for {path.name}")  # check that the draft can be read
     return LegendDraft(text, tuple(guesses))
 
@@ -215,8 +237,15 @@ def _spans(texts: set[str]) -> set[tuple[float, float]]:
     return found
 
 
-def _text(path: Path, field: str, classes: str | Path, legend: Legend, guesses: list[Guess]) -> str:
-    """The draft as TOML."""
+def _text(
+    path: Path,
+    field: str,
+    classes: str | Path,
+    legend: Legend,
+    guesses: list[Guess],
+    others: Mapping[str, Mapping[str, float]],
+) -> str:
+    """The draft as TOML; `others` are fields that may say what the rock is, with the areas of their values."""
     # Non-breaking spaces, so that lines break between classes only.
     table = "; ".join(f"{entry.index} {entry.name}".replace(" ", "\u00a0") for entry in legend.classes)
     lines = [
@@ -236,27 +265,56 @@ def _text(path: Path, field: str, classes: str | Path, legend: Legend, guesses: 
     lines += ["", "[map]", f"field = {toml_string(field)}"]
     lines += [f"crs = {toml_string(legend.crs)}"] if legend.crs else []
     lines += ["", "[map.codes]"]
-    keys = [guess.code if re.fullmatch(r"[A-Za-z0-9_-]+", guess.code) else toml_string(guess.code) for guess in guesses]
+    keys = [_key(guess.code) for guess in guesses]
     width = min(max((len(key) for key in keys), default=0) + 30, 60)
     for key, guess in zip(keys, guesses, strict=True):
-        area = f"{guess.area_km2:,.0f} km²" if guess.area_km2 >= 1 else "under 1 km²"
-        amount = f"{area}, {guess.polygons} polygon{'s' if guess.polygons != 1 else ''}"
+        amount = f"{_area(guess.area_km2)}, {guess.polygons} polygon{'s' if guess.polygons != 1 else ''}"
         known = guess.age_ma is not None or guess.rock != SEDIMENTARY
         units = {guess.code: MapUnit(guess.age_ma, guess.rock)} if known else {}
         value = inline_toml(code_entry(guess.code, {guess.code: guess.index}, units, frozenset()))
         index = f"class {guess.index}; " if known else ""
-        reason = _comment(guess.reason) or "unknown: set me"
+        reason = _comment(guess.reason) or _SET_ME
         lines.append(f"{f'{key} = {value}':<{width}}  # {index}{amount}; {reason}")
     lines += [
         "",
         '# Rock types, as in { age_ma = [298.9, 251.902], rock = "acid intrusive" }:',
         f"# {', '.join(ROCKS)}.",
-        "# Where a second field says what the rock is:",
-        "# [map.override.TYPE]",
-        '# granite = { rock = "acid intrusive" }',
-        '# lava = { rock = "volcanic" }',
     ]
+    for name, values in others.items():
+        rocks = read_codes(values)
+        lines += [
+            f"# If the field {_comment(name)} says what the rock is, give each value its rock type and remove these #:",
+            f"# [map.override.{_key(name)}]",
+        ]
+        for value, area in values.items():
+            reading = rocks.get(value)
+            rock = reading.unit.rock if reading is not None and reading.unit is not None else "SET ME"
+            lines.append(f"# {_key(value)} = {{ rock = {toml_string(rock)} }}  # {_area(area)}")
     return "\n".join(lines) + "\n"
+
+
+def unset_codes(text: str, legend: Legend) -> list[str]:
+    """The codes that a drafted legend still marks with "set me" and that are 255.
+
+    Parameters
+    ----------
+    text : str
+        The TOML of the legend.
+    legend : Legend
+        As read from it.
+    """
+    marked = [line for line in text.splitlines() if line.endswith(_SET_ME) and not line.startswith("#")]
+    codes = [normalize_code(code) for line in marked for code in tomllib.loads(line)]
+    return [code for code in codes if legend.codes.get(code) == UNUSABLE]
+
+
+def _key(text: str) -> str:
+    """Text as a key of TOML."""
+    return text if re.fullmatch(r"[A-Za-z0-9_-]+", text) else toml_string(text)
+
+
+def _area(area_km2: float) -> str:
+    return f"{area_km2:,.0f} km²" if area_km2 >= 1 else "under 1 km²"
 
 
 def _comment(text: str) -> str:

@@ -70,6 +70,7 @@ def rasterize(
     region: Region,
     resolution_deg: float = RESOLUTION_DEG,
     *,
+    addresses: Sequence[str] = (),
     progress: Progress = silent,
 ) -> RasterizedMap:
     r"""Rasterize geological maps to one raster of class indices.
@@ -86,6 +87,8 @@ def rasterize(
         Region to cover, degrees.
     resolution_deg : float
         Cell size, degrees.
+    addresses : sequence of str
+        Of each map the address that it was downloaded from, for the record; empty for a file of the user's own.
     progress : Progress
         Called after each map.
 
@@ -165,7 +168,10 @@ def rasterize(
         unknown_km2=float(areas[1:][~known[1:]].sum()),
     )
     first = maps[0][1]
-    sources = tuple(source_record(report, legend) for report, (_, legend) in zip(reports, maps, strict=True))
+    sources = tuple(
+        source_record(report, legend, address)
+        for report, (_, legend), address in zip(reports, maps, addresses or [""] * len(maps), strict=True)
+    )
     name = first.name if len(maps) == 1 else "+".join(dict.fromkeys(legend.name for _, legend in maps))
     table = Legend(
         name=name,

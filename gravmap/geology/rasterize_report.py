@@ -192,8 +192,11 @@ def summarize_map(path: Path, legend: Legend, polygons: MapPolygons) -> MapSumma
     )
 
 
-def source_record(report: MapSummary, legend: Legend) -> dict[str, Any]:
-    """A map and its crosswalk, as stored in the legend of the raster; :func:`legend_of_source` reads it."""
+def source_record(report: MapSummary, legend: Legend, address: str = "") -> dict[str, Any]:
+    """A map and its crosswalk, as stored in the legend of the raster; :func:`legend_of_source` reads it.
+
+    `address` is that which the map was downloaded from.
+    """
     crosswalk = {code: code_entry(code, legend.codes, legend.units, legend.gaps) for code in legend.codes}
     source: dict[str, Any] = {
         "file": report.file,
@@ -203,6 +206,8 @@ def source_record(report: MapSummary, legend: Legend) -> dict[str, Any]:
     }
     if report.dbf_sha256:
         source["dbf_sha256"] = report.dbf_sha256
+    if address:
+        source["source"] = address
     source |= {"crs": report.crs, "citation": legend.citation}
     if legend.ages:
         source["ages"] = "ICS chart 2023/09; codes are exceptions"

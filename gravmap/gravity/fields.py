@@ -22,6 +22,7 @@ from gravmap.gravity.globe import upward_continue_globe
 from gravmap.gravity.grid import crop, extent, spacing_deg
 from gravmap.gravity.long_wavelength import LongWavelengthField, is_global
 from gravmap.gravity.patch import OPERATOR_VERSION, RESTORED, Patch
+from gravmap.gravity.quantity import bouguer_name
 from gravmap.progress import Progress, silent
 from gravmap.records import RESAMPLED_FROM, STATED_HEIGHT
 from gravmap.regions import Region
@@ -336,7 +337,8 @@ def _separate(
     """Observed field, and for each height the regional and the residual; then the bands. Gaps are NaN in all."""
     level_m = _level_m(grid)
     observed = np.array(inner.values, dtype=np.float32)
-    title = str(grid.attrs.get("long_name", "Bouguer anomaly"))
+    names = [grid.attrs.get(key, "") for key in ("variable", "standard_name", "file_title")]
+    title = str(grid.attrs.get("long_name") or bouguer_name(" ".join(map(str, names))))
     fields = {"bouguer": _data_array(inner, observed, f"{title} (observed)", level_m)}
     for height, values in regional.items():
         values[np.isnan(observed)] = np.nan

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 # A grid of more nodes than this stays lazy when opened; only some of its rows are read, to check the values.
 _READ_AT_ONCE = 4_000_000
+# A grid without larger values has probably another unit.
+_SMALL_MGAL = 0.1
 # A node this close to the side of a region counts as on it, degrees.
 _ON_THE_EDGE_DEG = 1e-6
 
@@ -105,7 +107,10 @@ def open_grid(
     # Every n-th row of a large grid is enough to detect a wrong unit or fill value.
     thinned = grid if grid.size <= _READ_AT_ONCE else grid[:: max(1, grid.sizes["lat"] // 64)]
     values = thinned.values
-    check_anomaly(values, path.name if region is None else f"{path.name} in {region}")
+    where = path.name if region is None else f"{path.name} in {region}"
+    check_anomaly(values, where, factor, unit_stated=units is not None)
+    if np.nanmax(np.abs(values)) < _SMALL_MGAL:
+        warn_once(f"{path}: every value is less than {_SMALL_MGAL:g} mGal: is its unit right?")
     if stated is not None:
         low, high = (limit * factor for limit in stated)
         least, largest, tolerance = float(np.nanmin(values)), float(np.nanmax(values)), 1e-3 * (high - low)
@@ -305,6 +310,28 @@ def refine(grid: xr.DataArray, step_deg: float) -> xr.DataArray:
         name=grid.name,
         attrs={**grid.attrs, RESAMPLED_FROM: [round(step, 9) for step in old]},
     )
+
+
+def own_attributes(grid: xr.DataArray) -> dict[str, str]:
+    """Title, source, references and comment (CF) that the file of a grid gives; one of the variable where it has none.
+
+    Parameters
+    ----------
+    grid : DataArray
+        From :func:`open_grid`.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from gravmap.gravity.grid import own_attributes
+    >>> own_attributes(xr.DataArray(0.0, attrs={"file_title": "A survey", "comment": "Raw", "units": "mGal"}))
+    {'title': 'A survey', 'comment': 'Raw'}
+    """
+    found = {
+        key: " ".join(str(grid.attrs.get(f"file_{key}") or grid.attrs.get(key) or "").split())
+        for key in ("title", "source", "references", "comment")
+    }
+    return {key: text for key, text in found.items() if text}
 
 
 def extent(grid: xr.DataArray | xr.Dataset) -> Region:

@@ -25,6 +25,11 @@ log = logging.getLogger(__name__)
 ADDED = "gravmap_added"
 """Attribute of a file with such residuals: JSON with their heights, their source and the hash of the fields."""
 
+FOUND_AT = "found_at"
+"""Of a recorded source grid: its path as seen from the folder of the fields."""
+READ_AS = "read_as"
+"""Of a recorded source grid: variable and units, where they were stated."""
+
 _RESIDUAL = "residual_"
 
 
@@ -114,8 +119,8 @@ def add_heights(
 ) -> str:
     """Write a copy of the fields with the residuals of further heights.
 
-    They are computed from the source grid of the fields, including a margin around the region, if it is still in
-    `raw`; otherwise from the Bouguer anomaly in the file, which ends at the edge of the region.
+    They are computed from the source grid of the fields, including a margin around the region, if it is unchanged in
+    `raw` or where it was read; otherwise from the Bouguer field in the file, which ends at the edge of the region.
 
     Parameters
     ----------
@@ -150,7 +155,7 @@ def add_heights(
         raise InputError(f"{path} exists already, and was not written by `gravmap predict`.", "Move it away.")
     check_outputs([path], [fields_path], True)
     fields = open_fields(fields_path)
-    residuals, source = _from_source(fields, heights_m, raw, progress)
+    residuals, source = _from_source(fields, heights_m, [raw, fields_path.resolve().parent], progress)
     if residuals is None:
         grid = fields["bouguer"].assign_attrs(height_m=float(fields.attrs.get("height_m", 0.0)))
         residuals = residual_fields(grid, heights_m, progress=progress)
@@ -171,17 +176,25 @@ def add_heights(
 
 
 def _from_source(
-    fields: xr.Dataset, heights_m: Sequence[float], raw: Path, progress: Progress
+    fields: xr.Dataset, heights_m: Sequence[float], folders: Sequence[Path], progress: Progress
 ) -> tuple[xr.Dataset | None, str]:
-    """Compute residuals from the source grid of the fields; None if it is missing, changed or on other nodes."""
+    """Compute residuals from the source grid of the fields; None if it is missing, changed or on other nodes.
+
+    `folders` are ``data/raw``, where it may lie, and the folder of the fields, as seen from which its path is recorded.
+    """
     from gravmap.gravity.fields import read_margin_deg, residual_fields
     from gravmap.gravity.grid import open_grid, refine
+    from gravmap.gravity.long_wavelength import LongWavelengthField, is_global
     from gravmap.records import RESAMPLED_FROM
 
     source: dict[str, Any] = next((each for each in field_sources(fields) if each.get("path")), {})
-    file = raw / Path(str(source.get("path", ""))).name
-    if not source or not file.is_file() or sha256(file) != source.get("sha256"):
+    places = [folders[0] / Path(str(source.get("path", ""))).name, folders[1] / str(source.get(FOUND_AT, ""))]
+    file = next((place for place in places if place.is_file() and sha256(place) == source.get("sha256")), None)
+    if not source or file is None:
         return None, ""
+    stated: dict[str, Any] = {
+        key: text for key, text in source.get(READ_AS, {}).items() if key in ("variable", "units")
+    }
     lat, lon = fields["lat"].values, fields["lon"].values
     region = Region(float(lon[0]), float(lat[0]), float(lon[-1]), float(lat[-1]))
     try:
@@ -190,11 +203,16 @@ def _from_source(
             region=region,
             margin_deg=read_margin_deg(region),
             input_height_m=float(fields.attrs.get("height_m", 0.0)),
+            **stated,
         )
         recipe = field_recipe(fields)
         if RESAMPLED_FROM in recipe:
             grid = refine(grid, float(recipe["spacing_deg"][0]))
-        residuals = residual_fields(grid, heights_m, region, progress=progress)
+        low = None
+        if fields.attrs.get("low_degrees_removed_and_restored"):
+            world = open_grid(file, input_height_m=grid.attrs["height_m"], **stated)
+            low = LongWavelengthField(world, progress) if is_global(world) else None
+        residuals = residual_fields(grid, heights_m, region, long_wavelength=low, progress=progress)
     except GravmapError as error:
         log.warning("%s cannot be used again: %s", file, error.message)
         return None, ""

@@ -35,6 +35,8 @@ _MGAL = {
 
 # No Bouguer, free-air or isostatic anomaly on Earth exceeds this.
 _LARGEST_MGAL = 5_000.0
+# Nor does one vary as little as this over the nodes of a grid, standard deviation.
+_LEAST_STD_MGAL = 0.01
 
 
 # Factors to metres; geopotential metres differ by less than the error of any grid of heights.
@@ -175,6 +177,19 @@ def unit_factor(stated: str | None, found: str, where: str, quantity: Quantity =
     return quantity.factor(found, where)
 
 
+def bouguer_name(text: str) -> str:
+    """The name of a Bouguer field, from the name or title that its file gives: a disturbance is not an anomaly.
+
+    Examples
+    --------
+    >>> from gravmap.gravity.quantity import bouguer_name
+    >>> bouguer_name("Bouguer gravity disturbance at 10 km height"), bouguer_name("z")
+    ('Bouguer gravity disturbance', 'Bouguer gravity')
+    """
+    kinds = {"disturbance": " disturbance", "anomal": " anomaly"}
+    return "Bouguer gravity" + next((kind for part, kind in kinds.items() if part in text.lower()), "")
+
+
 def height_from_text(text: str) -> float | None:
     """The height named in a title, metres: "disturbance at 10 km height" -> 10000; None if there is none."""
     match = re.search(r"\bat (\d+(?:\.\d+)?)[ -]?(km|m)\b(?: ellipsoidal)? (?:height|altitude|above)", text)
@@ -211,7 +226,7 @@ def level_m(value: Any, where: str, hint: str) -> float:
     return level
 
 
-def check_anomaly(values: NDArray[Any], where: str) -> None:
+def check_anomaly(values: NDArray[Any], where: str, factor: float = 1.0, *, unit_stated: bool = False) -> None:
     """Check that values can be a gravity anomaly in mGal.
 
     Parameters
@@ -220,11 +235,15 @@ def check_anomaly(values: NDArray[Any], where: str) -> None:
         mGal, NaN where missing.
     where : str
         What the grid is called in messages.
+    factor : float
+        That by which the values of the file were multiplied, for hints about its unit.
+    unit_stated : bool
+        Whether the user stated the unit: then values may be as small as they like.
 
     Raises
     ------
     InputError
-        All NaN, infinite, constant, absolute gravity, or larger than any anomaly on Earth.
+        All NaN, infinite, constant, absolute gravity, or larger or smoother than any anomaly on Earth.
     """
     known = values[~np.isnan(values)]
     if known.size == 0:
@@ -244,10 +263,23 @@ def check_anomaly(values: NDArray[Any], where: str) -> None:
     if max(-low, high) > _LARGEST_MGAL:
         raise InputError(
             f"{where} runs from {low:g} to {high:g} mGal, beyond any gravity anomaly on Earth.",
-            "Check its unit and its fill value (attribute _FillValue).",
+            f"Check its unit{_likely_unit(known / factor)} and its fill value (attribute _FillValue).",
         )
-    if max(-low, high) < 0.1:
-        log.warning("%s runs only from %g to %g mGal: is its unit right?", where, low, high)
+    std = float(known.std(dtype=np.float64))
+    if std < _LEAST_STD_MGAL and not unit_stated:
+        raise InputError(
+            f"{where} has a standard deviation of {std:.2g} mGal, too small for gravity anomalies.",
+            f"Check its unit{_likely_unit(known / factor)}; if it is right, state it with --units.",
+        )
+
+
+def _likely_unit(values: NDArray[Any]) -> str:
+    """The unit, of mGal and m/s2, in which values as stored could be a gravity anomaly, as a suggestion for a hint."""
+    for unit in ("mGal", "m/s2"):
+        in_mgal = values.astype(np.float64) * GRAVITY.factor(unit, "")
+        if in_mgal.std() >= 1 and np.abs(in_mgal).max() <= _LARGEST_MGAL:
+            return f" (--units {unit} would fit)"
+    return ""
 
 
 def check_elevations(values: NDArray[Any], where: str) -> None:

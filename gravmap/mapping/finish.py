@@ -19,6 +19,7 @@ from gravmap.mapping.page.report import write_report
 from gravmap.mapping.page.scores import verdict
 from gravmap.mapping.page.words import THIN, region_title
 from gravmap.mapping.plan import Plan
+from gravmap.mapping.record.data_sources import credit, file_name
 from gravmap.mapping.record.provenance import read_provenance, update_checksums, write_provenance
 from gravmap.mapping.record.stac import write_item
 from gravmap.records import read_model
@@ -158,8 +159,9 @@ def _notes(folder: Path, plan: Plan) -> list[str]:
 
 def _credit(source: Mapping[str, Any]) -> str:
     """The citation of a source; without one its file, so that a reader sees what is not credited."""
-    citation = str(source.get("citation") or "").rstrip(".")
-    return citation or f"{Path(str(source.get('file') or source.get('path') or 'unnamed')).name}, no citation on record"
+    if source.get("citation"):
+        return str(source["citation"]).rstrip(".")
+    return f"{file_name(source) or 'unnamed'}, {credit(source) or 'no citation on record'}"
 
 
 def _channels(model: Mapping[str, Any]) -> str:

@@ -422,6 +422,6 @@ def _sources(index: TileIndex, fields: list[dict[str, Any]], maps: Sequence[dict
     """Every file behind the arrays: gravity, maps, and the two files made from them."""
     files = {"fields": index["sources"]["fields"], "labels": index["sources"]["labels"]}
     own = [{"role": name, "path": entry["path"], "sha256": entry["sha256"]} for name, entry in files.items()]
-    brief = ("file", "sha256", "dbf_sha256", "legend", "field", "citation")
+    brief = ("file", "sha256", "dbf_sha256", "legend", "field", "source", "citation")
     geology = [{"role": "map", **{key: entry[key] for key in brief if key in entry}} for entry in maps]
     return [*({"role": "gravity", **entry} for entry in fields), *geology, *own]

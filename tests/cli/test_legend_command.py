@@ -58,6 +58,8 @@ def test_a_map_of_ages_is_rasterized_as_it_is(units, tmp_path):
     done = CliRunner().invoke(gravmap, ["-w", str(tmp_path), *words])
     assert done.exit_code == 0, done.output
     assert "2 polygons by b_age, t_age" in done.output
+    dry = CliRunner().invoke(gravmap, ["-w", str(tmp_path), *words, "-n", "--overwrite"])
+    assert "by the legend ics, field b_age, t_age\n" in dry.output
     assert open_labels(tmp_path / "data" / "labels.tif").values[0].tolist() == [6, 0]
 
 
@@ -72,6 +74,28 @@ def test_an_unknown_code_is_listed_and_gives_status_3(units, tmp_path):
     none = call(tmp_path, "check", path, "--legend", "fsu_geol", "--field", "TYPE")
     assert none.exit_code == 3
     assert "gravmap legend draft" in none.output
+
+
+def test_a_field_of_rock_types_is_found_and_what_is_left_to_set_is_reported(units, tmp_path):
+    path = units(["D", "D", "C", "???"], TYPE=["i", "", "granite", ""], NOTE=["same"] * 4, LONG=list("abcd"))
+    assert call(tmp_path, "draft", path, "--field", "UNIT").exit_code == 0
+    legend = tmp_path / "map.legend.toml"
+    text = legend.read_text()
+    assert "lava" not in text
+    assert "[map.override.NOTE]" not in text, "the same in every polygon"
+    checked = call(tmp_path, "check", path, "--legend", legend)
+    assert checked.exit_code == 0
+    assert f'Still "set me" in {legend}, hence not usable, 25.0 % of the area: ???' in checked.stderr
+    assert "does TYPE (granite, i) say" in " ".join(checked.stderr.split()).replace("(i, granite)", "(granite, i)")
+    start = text.index("# [map.override.TYPE]")
+    lines = text[start:].split("# If the field")[0].replace("# [", "[").replace("# i", "i").replace("# gr", "gr")
+    legend.write_text(text[:start] + lines.replace("SET ME", "basic intrusive"))
+    checked = call(tmp_path, "check", path, "--legend", legend, "--json")
+    classes = {
+        entry["code"] + entry["others"].get("TYPE", ""): entry["class"] for entry in json.loads(checked.stdout)["codes"]
+    }
+    assert classes == {"Di": 9, "D": 6, "Cgranite": 10, "???": 255}
+    assert "say what the rock is" not in checked.stderr
 
 
 def test_a_check_as_json(units, tmp_path):
@@ -153,7 +177,7 @@ def test_options_may_stand_in_the_workspaces_file(units, tmp_path):
     ("words", "status", "message"),
     [
         (["check", "{map}"], 2, "--legend"),
-        (["draft", "{map}"], 2, "--field"),
+        (["draft", "{map}"], 2, "map.gpkg are UNIT"),
         (["chek", "{map}"], 2, "chek"),
         (["check", "none.gpkg", "--legend", "ics"], 3, "none.gpkg"),
         (["check", "{map}", "--legend", "icz"], 3, "Did you mean ics"),

@@ -10,6 +10,7 @@ from shapely.geometry import LineString, box
 
 from gravmap.download.sources import known_sources
 from gravmap.geology import open_labels
+from gravmap.mapping.record.data_sources import label_file_sources, with_terms
 from gravmap_cli import gravmap
 
 BOX = ["--bbox", "80", "44", "84", "46", "--resolution", "6arcmin"]
@@ -115,6 +116,8 @@ def test_the_bare_command_takes_the_fetched_maps(bedrock, tmp_path):
     done = call(tmp_path, *BOX)
     assert done.exit_code == 0, done.output
     assert "reprojected from EPSG:4284" in done.output
+    (source,) = label_file_sources(tmp_path / "data" / "labels.tif")
+    assert with_terms(source)["known_as"] == "fsu_geol"
 
 
 def test_the_cover_and_the_class_table_are_the_users_choice(bedrock, tmp_path):

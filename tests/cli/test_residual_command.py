@@ -75,6 +75,64 @@ def test_it_finds_what_fetch_left(run):
     assert "Bonvalot" in field_sources(open_fields(run.fields))[0]["citation"]
 
 
+def test_what_a_grid_says_of_itself_is_printed_and_recorded_and_a_disturbance_is_no_anomaly(run):
+    path = write_grid(run.root / "grid.nc")
+    with xr.open_dataset(path) as grid:
+        grid.load()
+    says = {"title": "Bouguer disturbance, levelled", "comment": "Already at 10 km height"}
+    grid.rename(gravity="field").assign_attrs(says).to_netcdf(path, engine="netcdf4")
+    done = run(path, "--height", "10km", "--region", "junggar")
+    assert "The file's comment: Already at 10 km height\n" in done.stdout
+    fields = open_fields(run.fields)
+    assert field_sources(fields)[0]["attributes"] == says
+    assert fields["bouguer"].attrs["long_name"] == "Bouguer gravity disturbance (observed)"
+
+
+def test_further_heights_are_computed_from_the_grid_where_it_lies_with_what_is_beyond_the_region(run):
+    path, both = write_grid(run.root / "elsewhere" / "grid.nc"), run.root / "both.nc"
+    with xr.open_dataset(path) as grid:
+        grid.load()
+    grid["gravity"].attrs.clear()
+    grid.assign(another=grid["gravity"] + 1).to_netcdf(path, engine="netcdf4")
+    words = (path, "--variable", "gravity", "--units", "mGal", "--bbox", 70, 42, 74, 46, "--height", "10km")
+    assert run(*words).exit_code == 0
+    more, raw = run.root / "more.nc", run.root / "data" / "raw"
+    assert add_heights(run.fields, [20_000.0], more, raw) == "grid.nc"
+    assert run(*words, "--height", "20km", "-o", both).exit_code == 0
+    np.testing.assert_allclose(open_fields(more)["residual_20km"], open_fields(both)["residual_20km"], atol=1e-4)
+    with path.open("ab") as changed:
+        changed.write(b"\0")
+    assert "ends at the rim" in add_heights(run.fields, [40_000.0], more, raw)
+
+
+def test_gaps_are_reported(run):
+    path = write_grid(run.root / "grid.nc")
+    with xr.open_dataset(path) as grid:
+        grid.load()
+    grid["gravity"][{"lat": slice(40, 50), "lon": slice(60, 80)}] = np.nan
+    grid.to_netcdf(path, engine="netcdf4")
+    for more in ("-n", "--json"):
+        done = run(path, "--height", "10km", more)
+        assert "2.7 % of the nodes have no data" in done.output
+    assert '"missing_fraction": 0.027' in done.stdout
+
+
+def test_implausible_units(run):
+    path, none = write_grid(run.root / "grid.nc"), run.root / "none.nc"
+    with xr.open_dataset(path) as grid:
+        grid.load()
+    grid["gravity"].attrs.clear()
+    grid.rename(gravity="z", lat="y", lon="x").to_netcdf(none, engine="netcdf4")
+    assert "variable 'z', has no unit; taken as mGal" in run(none, "--height", "10km", "-n").stderr
+    (1e-5 * grid).to_netcdf(path, engine="netcdf4")
+    done = run(path, "--height", "10km", "-n")
+    assert done.exit_code == 3
+    assert "--units m/s2 would fit" in done.stderr
+    done = run(path, "--height", "10km", "-n", "--units", "mGal")
+    assert done.exit_code == 0
+    assert done.stderr.count("is its unit right") == 1
+
+
 def test_nothing_fetched(run):
     result = run("--height", "10km")
     assert result.exit_code == 3
@@ -179,6 +237,11 @@ def test_a_global_grid_is_its_own_globe(run):
     assert "restored after" in result.stdout
     assert "Nothing is known" not in result.stdout
     assert open_fields(run.fields).sizes == {"lat": 16, "lon": 31}
+    # Residuals of further heights have the same long wavelengths.
+    more, both = run.root / "more.nc", run.root / "both.nc"
+    assert add_heights(run.fields, [40_000.0], more, run.root) == "globe.nc"
+    assert run(run.root / "globe.nc", "--height", "40km", "-o", both).exit_code == 0
+    np.testing.assert_allclose(open_fields(more)["residual_40km"], open_fields(both)["residual_40km"], atol=1e-4)
 
 
 def test_help_ends_with_an_example():

@@ -49,6 +49,15 @@ def test_values(values, words):
         check_anomaly(np.array(values), "file")
 
 
+def test_a_unit_that_cannot_be_is_refused_with_the_one_that_fits():
+    field = np.array([-500.0, -100.0, -8.0])
+    for values, factor, hint in [(1e5 * field, 1e5, "--units mGal"), (1e-5 * field, 1.0, "--units m/s2")]:
+        with pytest.raises(InputError) as refused:
+            check_anomaly(values, "file", factor)
+        assert hint in refused.value.hint
+    check_anomaly(1e-5 * field, "file", unit_stated=True)
+
+
 def test_ordinary_values_pass():
     check_anomaly(np.array([-529.0, 1005.0, np.nan]), "WGM2012")
 

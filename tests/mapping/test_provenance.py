@@ -13,7 +13,7 @@ import pytest
 
 from gravmap.download.sources import known_sources
 from gravmap.errors import InputError
-from gravmap.mapping.record.data_sources import original_data, with_terms
+from gravmap.mapping.record.data_sources import OWN, credit, file_attributes, original_data, with_terms
 from gravmap.mapping.record.deviations import deviations_from_paper
 from gravmap.mapping.record.model_record import describe_run
 from gravmap.mapping.record.provenance import read_provenance, update_checksums, write_provenance
@@ -147,10 +147,9 @@ def test_a_damaged_network_is_refused(root, folder, tmp_path):
 @pytest.mark.parametrize(
     ("entry", "name"),
     [
-        ({"path": "WGM2012_Bouguer_ponc_2min.grd", "sha256": "0" * 64}, "wgm2012"),
+        ({"path": "fetched.grd", "source": known_sources()["wgm2012"].files[0].url}, "wgm2012"),
         ({"path": "renamed.grd", "sha256": known_sources()["wgm2012"].files[0].sha256}, "wgm2012"),
-        ({"file": "fsu_geol.shp", "legend": "mine"}, "fsu_geol"),
-        ({"file": "decoded.gpkg", "legend": "geo3al"}, "geo3al"),
+        ({"file": "fsu_geol.shp", "legend": "mine", "source": known_sources()["fsu_geol"].files[0].url}, "fsu_geol"),
     ],
 )
 def test_data_that_is_known_comes_with_address_terms_and_citation(entry, name):
@@ -164,6 +163,27 @@ def test_terms_that_were_recorded_are_kept_and_unknown_ones_are_not_made_up():
     assert (own["licence"], own["citation"]) == ("CC BY 4.0", "Me (2024)")
     assert "known_as" not in own
     assert with_terms({"path": "mine.nc", "sha256": "1" * 64})["licence"].startswith("not stated")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"role": "map", "file": "mine.gpkg", "sha256": "1" * 64, "legend": "geo3al", "citation": "Steinshouer 1999"},
+        {"role": "map", "file": "geo3al.shp", "sha256": "1" * 64, "legend": "geo3al"},
+        {"role": "gravity", "path": "WGM2012_Bouguer_ponc_2min.grd", "sha256": "1" * 64},
+    ],
+)
+def test_a_file_of_the_users_own_is_not_credited_as_the_source_that_its_name_or_legend_suggests(entry):
+    found = with_terms(entry)
+    assert (found["source"], found["citation"], found["licence"], "known_as" in found) == ("", "", OWN, False)
+    describes = f"read with the legend geo3al, which describes: {known_sources()['geo3al'].title}"
+    assert credit(found) == (describes if "legend" in entry else "")
+
+
+def test_what_a_grid_says_of_itself_is_kept_and_cites_it():
+    says = {"title": "A survey", "references": "Me (2024)", "comment": "raw"}
+    found = with_terms({"role": "gravity", "path": "mine.nc", "attributes": says})
+    assert (found["citation"], file_attributes(found)) == ("Me (2024)", says)
 
 
 def test_original_data_are_named_once_with_all_their_uses(root):

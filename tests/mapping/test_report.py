@@ -129,6 +129,18 @@ def test_figures_are_those_of_the_files(mapped, run):
         assert words in made.text, words
 
 
+def test_a_grid_is_named_and_described_by_its_own_attributes(tmp_path, run):
+    folder = make_map(tmp_path / "map", record=False)
+    says = {"title": "Levelled survey", "comment": "Already at 10 km height", "source": "Field work"}
+    own = {"role": "map", "file": "mine.gpkg", "legend": "geo3al"}
+    sources = [{"role": "gravity", "path": "grid.nc", "attributes": says}, own]
+    (folder / "provenance.json").write_text(json.dumps(RECORD | {"sources": sources}))
+    text = Page(page_of(folder, run)).section("sources")[0].text
+    for words in (*says.values(), "grid.nc", "mine.gpkg", "Read with the legend geo3al, which describes"):
+        assert words in text, words
+    assert known_sources()["geo3al"].terms not in text
+
+
 def test_links_are_those_of_the_record_and_nothing_else(mapped, tmp_path, run):
     folder = make_map(tmp_path / "map", record=False)
     address = "https://example.org/grid?a=1&b=<2>"

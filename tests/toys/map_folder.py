@@ -81,7 +81,7 @@ RECORD = {
             "licence": "ask first",
             "sha256": "ef" * 32,
         },
-        {"role": "map", "file": "geo3al.zip", "legend": "geo3al"},
+        {"role": "map", "file": "geo3al.zip", "legend": "geo3al", "known_as": "geo3al"},
         {"role": "fields", "path": "../fields.nc", "sha256": "ab" * 32},
     ],
     "deviations": ["The gravity is grid.nc, not the paper's WGM2012."],

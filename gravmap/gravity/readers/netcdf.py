@@ -40,19 +40,14 @@ def read_netcdf(path: Path, variable: str | None, units: str | None, quantity: Q
     attrs |= {
         f"file_{key}": value
         for key, value in dataset.attrs.items()
-        if key in ("title", "source", "history", "references")
+        if key in ("title", "source", "history", "references", "comment")
     }
     # The level may be an attribute of the variable or of the file.
     if "height_m" in dataset.attrs:
         attrs.setdefault("height_m", dataset.attrs["height_m"])
     attrs["_range"] = _stated_range(dataset[name])
     unit = str(attrs.get("units", ""))
-    layout = set(map(str, dataset[name].dims)) == {"x", "y"} and name == "z"
-    if not unit and layout and units is None:
-        log.info("%s: variable %r has no unit; taken as %s.", path.name, name, quantity.unit)
-        attrs["_factor"] = 1.0
-    else:
-        attrs["_factor"] = unit_factor(units, unit, f"{path}, variable {name!r},", quantity)
+    attrs["_factor"] = unit_factor(units, unit, f"{path}, variable {name!r},", quantity)
     attrs["variable"] = name
     attrs[CRS_ATTRIBUTE] = _crs_of(dataset, dataset[name], path)
     grid.attrs = attrs

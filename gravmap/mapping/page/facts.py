@@ -343,5 +343,5 @@ def field_words(name: str) -> str:
         if height.endswith("km"):
             height = height.removesuffix("km") + " km"
         return f"residual gravity: Bouguer less its upward continuation by {height}"
-    known = {"bouguer": "Bouguer gravity anomaly", CONTEXT: "the outcrop mapped around"}
+    known = {"bouguer": "Bouguer gravity", CONTEXT: "the outcrop mapped around"}
     return known.get(name, name.replace("_", " "))

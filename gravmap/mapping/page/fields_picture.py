@@ -1,4 +1,4 @@
-"""Pictures of ``fields.nc``: the Bouguer anomaly with its residuals, and a layer."""
+"""Pictures of ``fields.nc``: Bouguer gravity with its residuals, and a layer."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from gravmap.geology.layers_file import LayerSummary
 from gravmap.gravity import open_fields
+from gravmap.gravity.quantity import bouguer_name
 from gravmap.mapping.page.figures import FieldPanel, Panel, draw
 from gravmap.units import parse_length_m
 
@@ -19,7 +20,7 @@ PANEL_WIDTH_IN = 6.0
 
 
 def draw_fields(fields: xr.Dataset, path: Path) -> None:
-    """Draw the Bouguer anomaly and the residual of every height, five at most, with what the edges may add to errors.
+    """Draw Bouguer gravity and the residual of every height, five at most, with what the edges may add to errors.
 
     Parameters
     ----------
@@ -40,7 +41,8 @@ def draw_fields(fields: xr.Dataset, path: Path) -> None:
     True
     """
     bounds = _bounds(fields)
-    panels: list[Panel] = [FieldPanel("Bouguer gravity anomaly", "mGal", _values(fields, "bouguer"), bounds)]
+    name = bouguer_name(str(fields["bouguer"].attrs.get("long_name", "")))
+    panels: list[Panel] = [FieldPanel(name, "mGal", _values(fields, "bouguer"), bounds)]
     names = [str(name) for name in fields.data_vars if str(name).startswith("residual_")]
     for name in sorted(names, key=lambda each: parse_length_m(each.removeprefix("residual_")))[:MOST_RESIDUALS]:
         field, height = _values(fields, name), name.removeprefix("residual_")
@@ -48,7 +50,7 @@ def draw_fields(fields: xr.Dataset, path: Path) -> None:
         title = f"Residual of {height.replace('km', ' km')}, rms {rms:.1f} mGal"
         panels.append(FieldPanel(title, "mGal", field, bounds, diverging=True))
     notes = [
-        "A residual is the Bouguer anomaly less its upward continuation: the part whose sources are shallow. Colours"
+        "A residual is the Bouguer gravity less its upward continuation: the part whose sources are shallow. Colours"
         " end at the 1st and 99th percentile."
     ]
     notes += [str(fields.attrs["edge_note"])] if "edge_note" in fields.attrs else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from gravmap.download.sources import known_sources
@@ -24,6 +24,7 @@ from gravmap.mapping.page.maps import (
 )
 from gravmap.mapping.page.scores import hidden_outcrop, mean_of, reliability_section, scores_section, verdict
 from gravmap.mapping.page.words import listed, render
+from gravmap.mapping.record.data_sources import credit, file_attributes, file_name
 from gravmap.records import RESAMPLED_FROM, STATED_HEIGHT, FieldRecipe
 
 REPORT = "report.html"
@@ -165,7 +166,7 @@ def _limits(facts: Facts) -> dict[str, Any]:
     }
 
 
-def _sources(facts: Facts) -> list[dict[str, str]]:
+def _sources(facts: Facts) -> list[dict[str, Any]]:
     """Data sources with citations and terms; unknown values are empty."""
     return [
         _source(each)
@@ -174,18 +175,21 @@ def _sources(facts: Facts) -> list[dict[str, str]]:
     ]
 
 
-def _source(record: dict[str, Any]) -> dict[str, str]:
-    known = known_sources().get(str(record.get("known_as") or record.get("legend") or ""))
-    file = PurePath(str(record.get("file") or record.get("path") or "")).name
-    name = str(record.get("title") or record.get("name") or (known.title if known else "") or file or "unnamed")
+def _source(record: dict[str, Any]) -> dict[str, Any]:
+    known = known_sources().get(str(record.get("known_as") or ""))
+    file, own = file_name(record), file_attributes(record)
+    named = record.get("title") or record.get("name") or (known.title if known else own.get("title"))
+    name = str(named or file or "unnamed")
     roles = {"gravity": "Gravity", "map": "Geological map", "layer": f"Layer {record.get('layer', '')}"}
+    cited = credit(record)
     role = roles.get(str(record.get("role")), str(record.get("role", "")))
     uses = listed(str(each) for each in record.get("used_for", []))
     return {
         "name": name,
         "kind": ", for ".join(part for part in (role, uses) if part),
         "file": file if file != name else "",
-        "citation": str(record.get("citation") or (known.citation if known else "")),
+        "citation": cited if record.get("citation") else cited[:1].upper() + cited[1:],
+        "says": {key: own[key] for key in ("source", "references", "comment") if key in own},
         "terms": str(record.get("licence") or (known.terms if known else "")),
         "url": next((str(record[key]) for key in ("url", "source") if str(record.get(key, "")).startswith("http")), ""),
         "sha256": str(record.get("sha256") or ""),

@@ -77,6 +77,9 @@ def with_terms(entry: Mapping[str, Any]) -> dict[str, Any]:
     """A recorded source with address, terms and citation, as far as they are known."""
     filled = {**_TERMS, **entry}
     known = _known(entry)
+    if known is None and _source_of_legend(entry) is not None:
+        filled["citation"] = ""  # recorded with the legend: that of the map which the legend describes
+    filled["citation"] = filled["citation"] or file_attributes(entry).get("references", "")
     if known is not None:
         filled["source"] = filled["source"] or known.files[0].url
         filled["licence"] = filled["licence"] or known.terms
@@ -86,16 +89,33 @@ def with_terms(entry: Mapping[str, Any]) -> dict[str, Any]:
     return filled
 
 
+def credit(entry: Mapping[str, Any]) -> str:
+    """The citation of a recorded source; without one, what is known of the file instead."""
+    citation = str(entry.get("citation") or "")
+    described = None if entry.get("known_as") else _source_of_legend(entry)
+    if citation or described is None:
+        return citation
+    return f"read with the legend {described.legend}, which describes: {described.title}"
+
+
+def file_attributes(entry: Mapping[str, Any]) -> dict[str, str]:
+    """Title, source, references and comment that a recorded file has as attributes of its own."""
+    return dict(entry.get("attributes", {}))
+
+
 def _known(entry: Mapping[str, Any]) -> Source | None:
-    """The source of sources.toml that an entry is of: by checksum, file name, or the legend written for it."""
-    stem = PurePosixPath(file_name(entry)).stem
+    """The source of sources.toml that an entry is of: by checksum, or by the address recorded of a fetched file."""
     for source in known_sources().values():
         for file in source.files:
-            if (file.sha256 and entry.get("sha256") == file.sha256) or stem == PurePosixPath(file.name).stem:
+            if (file.sha256 and entry.get("sha256") == file.sha256) or entry.get("source") == file.url:
                 return source
-        if source.legend and entry.get("legend") == source.legend:
-            return source
     return None
+
+
+def _source_of_legend(entry: Mapping[str, Any]) -> Source | None:
+    """The source whose legend a map was read with, whether the map is that source or not."""
+    legend = entry.get("legend")
+    return next((source for source in known_sources().values() if legend and source.legend == legend), None)
 
 
 def label_file_sources(labels: Path) -> list[dict[str, Any]]:
@@ -103,5 +123,5 @@ def label_file_sources(labels: Path) -> list[dict[str, Any]]:
     beside = legend_path(labels)
     if not beside.exists():
         return []
-    brief = ("file", "sha256", "legend", "field", "citation")
+    brief = ("file", "sha256", "legend", "field", "source", "citation")
     return [{key: entry[key] for key in brief if key in entry} for entry in load_legend(beside).sources]

@@ -39,6 +39,7 @@ from pystac.extensions.raster import DataType
 from gravmap.errors import InputError
 from gravmap.files import write_json
 from gravmap.mapping.layers import THICKNESS_BANDS
+from gravmap.mapping.record.data_sources import credit
 from gravmap.mapping.record.provenance import FILE as RECORD
 from gravmap.mapping.record.provenance import MADE_BY, outputs_in, read_provenance
 from gravmap.mapping.record.stac_assets import add_file, class_objects, multihash
@@ -181,7 +182,7 @@ def _lineage(record: Mapping[str, Any]) -> str:
     lines = ["Made from:"]
     for entry in record["sources"]:
         file = entry.get("path") or entry.get("file") or entry.get("name") or "a file"
-        cited = f", {entry['citation']}" if entry.get("citation") else ""
+        cited = f", {credit(entry)}" if credit(entry) else ""
         lines.append(f"- {entry.get('role', 'data')} {file}{cited} (terms: {entry['licence']})")
     return "\n".join(lines)
 
