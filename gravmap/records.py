@@ -267,6 +267,7 @@ class SourceRecord(TypedDict):
     path: NotRequired[str]
     file: NotRequired[str]
     sha256: NotRequired[str]
+    channels: NotRequired[dict[str, str]]
 
 
 RESAMPLED_FROM = "resampled_from_deg"
