@@ -280,12 +280,15 @@ def test_hidden_outcrop_decides_how_far_to_trust_the_map(mapped, tmp_path, recor
 
 def test_the_four_levels_have_their_own_words_and_the_likeness_is_told(mapped, tmp_path):
     run, said = crusts_run(tmp_path / "run"), {}
-    prior = {"prior": {"name": "wide", "sha256": SHA}, "headline": "x", "advice": [], "quantities": []}
+    prior = {"prior": {"name": "wide", "sha256": SHA}, "headline": "x", "advice": []}
+    prior |= {"left_out": [], "quantities": [], "shape": [120, 240], "boxes_wsen": [[80, 44, 88, 48]]}
     try:
         for state in ("inside", "at the edge", "outside", "not known"):
             record = {"prior_verdicts": [prior | {"state": state}], "hidden_outcrop": [hidden(0.05, 0.04)]}
             write_json(mapped / "provenance.json", RECORD | {"settings": record})
             said[state] = verdict(gather(mapped, runs=[run], tiles=None))["reason"]
+            beside = "the region as a whole is unlike them" in words(page_of(mapped, run))
+            assert beside == (state == "outside"), "beside the fraction of single places"
     finally:
         write_json(mapped / "provenance.json", RECORD)
     assert len(set(said.values())) == 4
