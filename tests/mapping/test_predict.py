@@ -119,7 +119,9 @@ def test_provenance_lists_inputs_and_outputs(project):
     assert layers.findtext("projectMetadata/abstract") == said
     noted = {each.findtext("layername") for each in layers.iter("maplayer") if each.find("customproperties")}
     assert noted == {"Bedrock", "Predicted (ruled)"}
-    assert said in unescape(made.files["explore.html"].read_text(encoding="utf-8").split("</header>")[0])
+    head = unescape(made.files["explore.html"].read_text(encoding="utf-8").split("</header>")[0])
+    assert record["verdict"]["sentence"] in head
+    assert record["verdict"]["reason"] in head
 
 
 def test_with_a_single_window_prediction_is_the_network_applied_once(project):

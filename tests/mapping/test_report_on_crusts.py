@@ -176,7 +176,11 @@ def test_the_priors_verdict_is_that_of_this_prior_alone(mapped, tmp_path):
     verdicts = [
         seen | {"prior": {"name": "other", "sha256": "00"}, "headline": "Outside the prior other.", "advice": []},
         seen
-        | {"prior": {"name": "wide", "sha256": SHA}, "headline": "At the edge of <wide>.", "advice": ["Take care."]},
+        | {
+            "prior": {"name": "wide", "sha256": SHA},
+            "headline": "At the edge of <wide>.",
+            "advice": ["Take `gravmap <care>`."],
+        },
     ]
     try:
         write_json(mapped / "provenance.json", RECORD | {"settings": {"prior_verdicts": verdicts}})
@@ -187,7 +191,7 @@ def test_the_priors_verdict_is_that_of_this_prior_alone(mapped, tmp_path):
     finally:
         write_json(mapped / "provenance.json", RECORD)
     assert html.count("At the edge of &lt;wide&gt;.") == 2  # at the top, and above its table
-    assert "Take care." in html
+    assert "Take <code>gravmap &lt;care&gt;</code>." in html
     assert "Outside the prior other" not in html
     assert not missing(html, "scores")
     assert missing(without, "scores") == ["Not known. Why."]
