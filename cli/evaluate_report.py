@@ -125,7 +125,7 @@ def _protocol(name: str, protocol: Mapping[str, Any]) -> list[str]:
         lines += _spread(group)
     shown = next(group for group in groups if group["label"] == protocol["group"])
     lines += [_row(_title(null), row) for null, row in shown.get("baselines", {}).items()]
-    lines += _added(shown.get("gravity_adds", []))
+    lines += _added(shown)
     if len(groups) > 1:
         lines.append(f"  The rest is for the best group on the tuning blocks: {shown['label']}.")
     lines += _classes(shown["scores"])
@@ -156,8 +156,11 @@ def _spread(group: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _added(compared: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the network adds to the baselines, in points, with a block bootstrap interval."""
+def _added(group: Mapping[str, Any]) -> list[str]:
+    """What the network adds to the baselines, in points, with a block bootstrap interval; in words to the best one."""
+    from gravmap.learning.evaluation.comparison import no_better_than
+
+    compared = group.get("gravity_adds", [])
     if not compared:
         return []
     blocks = compared[0]["blocks"]
@@ -169,8 +172,10 @@ def _added(compared: Sequence[Mapping[str, Any]]) -> list[str]:
     for null in dict.fromkeys(each["null"] for each in compared):
         cells = "".join(f"{_interval(each):>{wide}}" for each in compared if each["null"] == null)
         lines.append(f"    {_cut('over ' + _title(null), 2):<{WIDE - 2}}{cells}")
-    first = next(each for each in compared if each["measure"] == "fwiou")
-    return [*lines, f"  In words: {first['sentence']}."]
+    lines.append(f"  In words, beside the best baseline: {compared[-1]['sentence']}.")
+    if trivial := no_better_than(group["scores"], group["baselines"]):
+        lines.append(f"  The network is no better than {', and no better than '.join(trivial)}.")
+    return lines
 
 
 def _interval(each: Mapping[str, Any]) -> str:

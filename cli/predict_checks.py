@@ -28,13 +28,13 @@ class CrustChecks:
 
     Attributes
     ----------
-    trained_on : tuple of dict
-        The training data of the networks, as recorded; one for each prior and set of fields.
+    trained_on : dict of str to dict
+        The training data of the networks, as recorded; one for each prior and set of fields, by its first network.
     runs : tuple of Path
         The networks that were trained on crusts.
     """
 
-    trained_on: tuple[dict[str, Any], ...]
+    trained_on: dict[str, dict[str, Any]]
     runs: tuple[Path, ...] = ()
 
     @classmethod
@@ -42,19 +42,19 @@ class CrustChecks:
         """The checks for these runs; empty where no network was trained on crusts."""
         from gravmap.mapping.page.facts import trained_on_crusts
 
-        found: dict[tuple[Any, ...], dict[str, Any]] = {}
+        found: dict[tuple[Any, ...], tuple[str, dict[str, Any]]] = {}
         checked = []
         for run in runs:
             trained_on: dict[str, Any] = {**read_model(run).get("taught_on", {})}
             if trained_on_crusts(trained_on):
-                found.setdefault((trained_on["prior"]["sha256"], *trained_on["channels"]), trained_on)
+                found.setdefault((trained_on["prior"]["sha256"], *trained_on["channels"]), (run.name, trained_on))
                 checked.append(run)
-        return cls(tuple(found.values()), tuple(checked))
+        return cls(dict(found.values()), tuple(checked))
 
     @property
     def reference(self) -> str:
         """What the region is compared with, in words."""
-        names = dict.fromkeys(str(each["prior"]["name"]) for each in self.trained_on)
+        names = dict.fromkeys(str(each["prior"]["name"]) for each in self.trained_on.values())
         return f"simulated crusts of the prior {' and '.join(names)}"
 
     def function(
@@ -69,7 +69,10 @@ class CrustChecks:
         known = labels
 
         def check(progress: Progress) -> Checks:
-            verdicts = [_verdict(each, fields, known, region, cache, progress) for each in self.trained_on]
+            verdicts = [
+                _verdict(run, trained_on, fields, known, region, cache, progress)
+                for run, trained_on in self.trained_on.items()
+            ]
             try:
                 hidden = score_hidden_outcrop(fields, known, self.runs, region, device=device, progress=progress)
             except GravmapError as error:  # the map is made all the same, and says why it was not tested
@@ -80,7 +83,7 @@ class CrustChecks:
 
 
 def _verdict(
-    trained_on: dict[str, Any], fields: Path, labels: Path, region: Region, cache: Path, progress: Progress
+    run: str, trained_on: dict[str, Any], fields: Path, labels: Path, region: Region, cache: Path, progress: Progress
 ) -> Verdict:
     """The verdict; where there is none, the reason in its place: the map is made all the same."""
     from gravmap.prior_check.check import COUNT, run_verdict
@@ -93,6 +96,7 @@ def _verdict(
             trained_on,
             fields,
             labels,
+            run=run,
             region=region,
             count=COUNT,
             processes=usable_cores(),

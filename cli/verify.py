@@ -28,7 +28,8 @@ def command(session: Session, folders: tuple[Path, ...]) -> None:
 
     DIR is the folder of a map, a training run or a tile set, or a workspace: then everything in it is checked, the
     files of layers included (default: this workspace). The rasters of a map are also compared with each other: grid,
-    classes, cells and areas. Nothing is written. Status 3 where something differs. An input that no longer exists
+    classes, cells and areas. What is as recorded is counted, and listed with -v. Nothing is written. Status 3 where
+    something differs. An input that no longer exists
     cannot be checked; this is reported, and is not an error.
     """
     from gravmap.errors import InputError
@@ -39,10 +40,15 @@ def command(session: Session, folders: tuple[Path, ...]) -> None:
         with session.progress(f"verify {folder}") as progress:
             checked += verify(folder, progress)
     for one in checked:
+        agreeing = one.count("as recorded")
         session.say(f"{one.folder}: {one.kind} {one.title}")
         for finding in one.findings:
+            if finding.state == "as recorded" and session.verbosity < 1:
+                continue
             mark = finding.state.upper() if finding.bad else _MARKS.get(finding.state, finding.state)
             session.say(f"  {mark:<9} {finding.what}{': ' if finding.detail else ''}{finding.detail}")
+        if session.verbosity < 1:
+            session.say(f"  ok        {agreeing} as recorded" + (" (-v lists them)" if agreeing else ""))
     gone = sum(one.count("gone") for one in checked)
     bad = [one for one in checked if one.bad]
     session.result({"sound": not bad, "checked": [one.to_dict() for one in checked]})

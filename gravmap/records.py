@@ -270,6 +270,7 @@ class SourceRecord(TypedDict):
     found_at: NotRequired[str]
     read_as: NotRequired[dict[str, str]]
     attributes: NotRequired[dict[str, str]]
+    channels: NotRequired[dict[str, str]]
 
 
 RESAMPLED_FROM = "resampled_from_deg"

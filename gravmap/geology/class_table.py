@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from xml.sax.saxutils import escape
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gravmap.files import write_text
 from gravmap.geology.legend import Legend
 
 _ROWS_PER_CHUNK = 512
@@ -107,6 +109,13 @@ def auxiliary_xml(rows: Sequence[ClassRow], tally: Tally | None = None) -> str:
     lines += ["</CategoryNames>", *(() if tally is None else _attribute_table(rows, tally))]
     inside = "\n".join(f"    {line}" for line in lines)
     return f'<PAMDataset>\n  <PAMRasterBand band="1">\n{inside}\n  </PAMRasterBand>\n</PAMDataset>\n'
+
+
+def add_tag(raster: Path, name: str, value: str) -> None:
+    """Add a tag to the auxiliary XML of a class raster; GDAL returns it with those of the TIFF, which is unchanged."""
+    path = raster.with_name(f"{raster.name}.aux.xml")
+    tag = f'  <Metadata>\n    <MDI key="{name}">{escape(value)}</MDI>\n  </Metadata>\n'
+    write_text(path, path.read_text(encoding="utf-8").replace("  <PAMRasterBand", f"{tag}  <PAMRasterBand", 1))
 
 
 def _attribute_table(rows: Sequence[ClassRow], tally: Tally) -> list[str]:

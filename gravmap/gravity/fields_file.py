@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from gravmap.errors import InputError
-from gravmap.files import atomic_path
+from gravmap.files import atomic_path, sha256
 from gravmap.gravity.axes import check_even_spacing
 from gravmap.gravity.netcdf_file import decode, open_netcdf
 from gravmap.gravity.quantity import level_m
@@ -199,6 +201,69 @@ def open_fields(path: Path, *, lazily: bool = False) -> xr.Dataset:
     else:
         stored.close()
     return fields
+
+
+def hash_channels(path: Path, names: Collection[str] | None = None) -> dict[str, str]:
+    """SHA-256 of variables of a file of fields, each with its nodes and its unit.
+
+    Another variable that is added or removed changes the bytes of the file, but not these.
+
+    Parameters
+    ----------
+    path : Path
+        The netCDF file.
+    names : collection of str, optional
+        Those that the file lacks are left out, ``bouguer`` is always there; by default all.
+
+    Returns
+    -------
+    dict of str to str
+        By name.
+
+    Raises
+    ------
+    InputError
+        As :func:`open_fields`.
+    """
+    with open_fields(path, lazily=True) as fields:
+        nodes = b"".join(np.ascontiguousarray(fields[axis].values, "<f8").tobytes() for axis in ("lat", "lon"))
+        found = {}
+        for name in sorted(map(str, fields.data_vars)):
+            if names is None or name in names or name == "bouguer":
+                values = np.ascontiguousarray(fields[name].values, "<f4")
+                values = np.where(np.isnan(values), np.float32(np.nan), values)  # one bit pattern for all NaN
+                unit = str(fields[name].attrs.get("units", "")).encode()
+                found[name] = hashlib.sha256(nodes + unit + values.tobytes()).hexdigest()
+    return found
+
+
+def changed_channels(path: Path, recorded: Mapping[str, Any]) -> list[str] | None:
+    """Compare a file of fields with its record.
+
+    Parameters
+    ----------
+    path : Path
+        The netCDF file.
+    recorded : mapping
+        Its ``sha256``, and ``channels`` from :func:`hash_channels`, which records of older versions lack.
+
+    Returns
+    -------
+    list of str or None
+        None: the bytes are as recorded. Otherwise the recorded channels whose values, unit or nodes are not,
+        or that are missing: empty where only other channels differ; ``["the file"]`` of a record without channels.
+
+    Raises
+    ------
+    InputError
+        The bytes differ, and the file cannot be read.
+    """
+    if sha256(path) == recorded["sha256"]:
+        return None
+    if not recorded.get("channels"):
+        return ["the file"]
+    found = hash_channels(path, recorded["channels"])
+    return [name for name, known in recorded["channels"].items() if found.get(name) != known]
 
 
 def _checked(stored: xr.Dataset, path: Path) -> xr.Dataset:

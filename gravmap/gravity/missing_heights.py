@@ -13,7 +13,7 @@ import xarray as xr
 
 from gravmap.errors import GravmapError, InputError, OptionError
 from gravmap.files import sha256
-from gravmap.gravity.fields_file import field_recipe, field_sources, open_fields, write_fields
+from gravmap.gravity.fields_file import field_recipe, field_sources, hash_channels, open_fields, write_fields
 from gravmap.outputs import check_outputs
 from gravmap.progress import Progress, silent
 from gravmap.records import parse_record
@@ -102,7 +102,7 @@ def file_with_channels(fields_path: Path, names: Sequence[str]) -> Path:
     beside = path_with_heights(fields_path, missing)
     if not missing:
         return fields_path
-    if _kept(beside, sha256(fields_path), missing):
+    if _kept(beside, hash_channels(fields_path), missing):
         return beside
     with open_fields(fields_path, lazily=True) as fields:
         known = [str(name) for name in fields.data_vars if str(name).startswith(_RESIDUAL)]
@@ -147,7 +147,7 @@ def add_heights(
     """
     from gravmap.gravity.fields import residual_fields  # here: scipy takes long to load
 
-    origin = sha256(fields_path)
+    origin = hash_channels(fields_path)
     kept = _kept(path, origin, heights_m)
     if kept:
         return kept
@@ -169,7 +169,7 @@ def add_heights(
         **fields.attrs,
         **({"edge_note": residuals.attrs["edge_note"]} if "edge_note" in residuals.attrs else {}),
         "gravmap_recipe": json.dumps(recipe),
-        ADDED: json.dumps({"heights_m": list(map(float, heights_m)), "made_from": source, "fields_sha256": origin}),
+        ADDED: json.dumps({"heights_m": list(map(float, heights_m)), "made_from": source, "fields_channels": origin}),
     }
     write_fields(extended, path)
     return source
@@ -231,7 +231,7 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
-def _kept(path: Path, origin: str, heights_m: Sequence[float]) -> str:
+def _kept(path: Path, origin: dict[str, str], heights_m: Sequence[float]) -> str:
     """Return the source of an existing file written from these fields and heights, else an empty string."""
     if not path.exists():
         return ""
@@ -240,5 +240,5 @@ def _kept(path: Path, origin: str, heights_m: Sequence[float]) -> str:
             added = parse_record(fields.attrs.get(ADDED, "{}"), dict[str, Any], str(path))
     except GravmapError:
         return ""
-    same = added.get("fields_sha256") == origin and added.get("heights_m") == list(map(float, heights_m))
+    same = added.get("fields_channels") == origin and added.get("heights_m") == list(map(float, heights_m))
     return str(added.get("made_from", "")) if same else ""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gravmap.errors import InputError
+from gravmap.geology.class_table import add_tag
 from gravmap.geology.legend import Legend
 from gravmap.learning.data.outcrop_context import in_short
 from gravmap.mapping.files.qgis_project import write_qgis_project
@@ -24,6 +25,8 @@ from gravmap.mapping.record.provenance import read_provenance, update_checksums,
 from gravmap.mapping.record.stac import write_item
 from gravmap.records import read_model
 from gravmap.units import format_angle
+
+VERDICT_TAG = "GRAVMAP_VERDICT"
 
 
 @dataclass(frozen=True)
@@ -100,12 +103,14 @@ def finish_map(folder: Path, home: Path, legend: Legend, plan: Plan, inputs: Map
         home=home,
     )
     title = region_title(inputs.name)
-    write_qgis_project(folder, title)
     compared = runs_of_other_splits(inputs.runs)
     facts = gather(folder, runs=inputs.runs, tiles=inputs.tiles, compared=compared, title=title)
     found = verdict(facts)
     trust = {key: str(found[key]).replace(THIN, " ") for key in ("level", "sentence", "reason")}
-    notes = [f"{trust['sentence']} {trust['reason']}".strip(), *_notes(folder, plan)]
+    trusted = f"{trust['sentence']} {trust['reason']}".strip()
+    add_tag(folder / "lithology.tif", VERDICT_TAG, trusted)
+    write_qgis_project(folder, title, trusted)
+    notes = [trusted, *_notes(folder, plan)]
     draw_pictures(folder, legend, title=title, notes=notes)
     # The report lists the files of the record, including the pictures.
     record = update_checksums(folder, verdict=trust)

@@ -52,13 +52,15 @@ EVIDENCE_COLOURS = {
 """Distinct for colour-blind readers and in greyscale."""
 
 
-def evidence_names(near_km: float) -> dict[int, str]:
+def evidence_names(near_km: float, *, region_unlike: bool = False) -> dict[int, str]:
     """Return a description of each value of the evidence layer, as the files store it.
 
     Parameters
     ----------
     near_km : float
         Distance to mapped outcrop within which a cell counts as near it, km.
+    region_unlike : bool
+        Whether the region as a whole is outside the prior of the crusts that the network was trained on.
 
     Examples
     --------
@@ -66,10 +68,11 @@ def evidence_names(near_km: float) -> dict[int, str]:
     >>> evidence_names(25.0)[NEAR]
     'within 25 km of mapped outcrop'
     """
+    region = " only at the place: the region as a whole is unlike it" if region_unlike else ""
     return {
         OUTCROP: "mapped outcrop",
         NEAR: f"within {near_km:g} km of mapped outcrop",
-        COVERED: "under cover, gravity like that of the training ground",
+        COVERED: f"under cover, gravity like that of the training ground{region}",
         EXTRAPOLATED: "under cover, gravity unlike the training ground",
         UNMAPPED: "unmapped: neither outcrop nor cover on the geological map",
     }

@@ -31,6 +31,7 @@ from gravmap.mapping.finish import MapInputs, finish_map
 from gravmap.mapping.inference import run_jobs
 from gravmap.mapping.options import Checks, Options, settings, tags
 from gravmap.mapping.outcrop_file import mapped_outcrop, write_outcrop_context
+from gravmap.mapping.page.crusts import is_outside
 from gravmap.mapping.page.explore import require_bokeh
 from gravmap.mapping.plan import WINDOWS_FOLDER, Plan
 from gravmap.mapping.predictor import Predictor
@@ -245,7 +246,9 @@ def predict(
             overwrite=overwrite,
         ) as unfinished:
             resumed = len(unfinished.kept)
-            written = _write_rasters(unfinished, predictor, plan, options, labels_path, progress, group)
+            written = _write_rasters(
+                unfinished, predictor, plan, options, labels_path, is_outside(checks.prior_verdicts), progress, group
+            )
             inputs = MapInputs(
                 name,
                 command,
@@ -336,6 +339,7 @@ def _write_rasters(
     plan: Plan,
     options: Options,
     labels_path: Path | None,
+    region_unlike: bool,
     progress: Progress,
     group: Group,
 ) -> MapFiles:
@@ -385,6 +389,7 @@ def _write_rasters(
             class_layers=assembler.class_layers,
             gravity=predictor.gravity_names,
             outcrop=fields.outcrop is not None,
+            region_unlike=region_unlike,
         ) as writer:
             run_jobs(unfinished, predictor, plan, options, progress, group)
             block_slices = list(blocks(grid.shape))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,7 @@ def run_verdict(
     fields_path: Path,
     labels_path: Path,
     *,
+    run: str = "RUN",
     region: Region | None = None,
     count: int = COUNT,
     processes: int = 1,
@@ -156,6 +158,8 @@ def run_verdict(
     taught_on : dict
         Record of the network's training data: ``on`` is ``crusts``, ``prior`` has ``name`` and ``text``, ``channels``
         are the fields that the network reads.
+    run : str
+        Name of the network.
     fields_path, labels_path, region, count, processes, cache, progress
         As in :func:`prior_verdict`.
 
@@ -174,7 +178,7 @@ def run_verdict(
     recorded = taught_on["prior"]
     prior = read_prior(recorded["text"], f"the prior {recorded['name']} of the run")
     channels = [name for name in taught_on["channels"] if name.startswith("residual_")]
-    return prior_verdict(
+    found = prior_verdict(
         fields_path,
         labels_path,
         prior,
@@ -185,3 +189,4 @@ def run_verdict(
         cache=cache,
         progress=progress,
     )
+    return replace(found, run=run)

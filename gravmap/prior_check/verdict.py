@@ -123,6 +123,8 @@ class Verdict:
         Their cells of 2 arc-minutes.
     leave_one_out : dict of str to int
         Number of crusts in each state if each is compared with all others: what to expect of a region from the prior.
+    run : str
+        The network that was trained on such crusts, for the advice.
     """
 
     prior: str
@@ -134,6 +136,7 @@ class Verdict:
     crusts: int
     shape: tuple[int, int]
     leave_one_out: dict[str, int]
+    run: str = "RUN"
 
     @property
     def headline(self) -> str:
@@ -171,7 +174,7 @@ class Verdict:
         return [
             *differences,
             f"A network trained on crusts of {self.prior} {meaning}. Fine-tune it on the region's outcrop (`gravmap"
-            " train --init RUN`), which can be scored on held-out blocks (`gravmap evaluate`).",
+            f" train --init {self.run}`), which can be scored on held-out blocks (`gravmap evaluate`).",
         ]
 
     @property

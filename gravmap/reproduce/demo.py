@@ -163,8 +163,8 @@ def _draw(
         panel(CRUSTS),
     ]
     notes = [
-        "A simulated crust. Inside the outlines bedrock crops out and is shown as mapped; under the white hatching it"
-        " is predicted. All maps use all mapped outcrop; the two networks also use gravity.",
+        "A simulated crust. Inside the outlines bedrock crops out and is shown as mapped; where the map is ruled it is"
+        " predicted. All maps use all mapped outcrop; the two networks also use gravity.",
         *conclusions,
     ]
     draw(path, panels, classes_of_legend(legend), title="gravmap demo", notes=notes, columns=3, panel_width_in=4.9)

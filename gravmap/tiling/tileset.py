@@ -24,6 +24,7 @@ from gravmap.geology.class_table import auxiliary_xml, class_rows
 from gravmap.geology.labels import Labels
 from gravmap.geology.legend_file import legend_to_toml
 from gravmap.gravity.field_reader import DEFAULT_RESIDUAL, FieldGrid, FieldReader, read_fields
+from gravmap.gravity.fields_file import hash_channels
 from gravmap.lattice import COVER, UNUSABLE
 from gravmap.outputs import check_outputs, locked, writing
 from gravmap.progress import Progress, silent
@@ -258,6 +259,7 @@ def make_tiles(
         "field_sources": grid.sources,
         "legend_toml": legend_to_toml(raster.legend),
     }
+    index["sources"]["fields"]["channels"] = hash_channels(fields, grid.channels)
     for note in index["notes"]:
         log.warning(note)
     if dry_run:

@@ -18,6 +18,7 @@ from gravmap.geology import open_labels
 from gravmap.geology.labels import LabelFile, Labels, legend_path
 from gravmap.geology.legend_file import legend_to_toml
 from gravmap.gravity.field_reader import read_fields
+from gravmap.gravity.fields_file import changed_channels, hash_channels
 from gravmap.gravity.missing_heights import file_with_channels
 from gravmap.lattice import BUFFER, COVER, TRAIN, UNUSABLE
 from gravmap.records import (
@@ -60,6 +61,7 @@ class TileSource(TypedDict):
 
     path: str
     sha256: str
+    channels: NotRequired[dict[str, str]]
 
 
 @record
@@ -221,7 +223,7 @@ def load_arrays(
             "tile_size_px": index["size_px"],
             "region_wsen": index["region_wsen"],
             "field_recipe": grid.recipe,
-            "sources": _sources(index, grid.sources, raster.legend.sources),
+            "sources": _sources(index, fields, names, grid.sources, raster.legend.sources),
             "split": {**settings, "fold": fold},
             "legend_toml": legend_to_toml(raster.legend),
         },
@@ -372,8 +374,14 @@ def _unchanged(folder: Path, index: TileIndex, name: Literal["fields", "labels"]
     resolved = path.resolve()
     if not path.is_file():
         raise InputError(f"{resolved} is missing; the tile set {folder} was made from it.", f"Restore it, or: {_ANEW}")
-    if sha256(path) != source["sha256"]:
-        why = _other_table(path, index) if name == "labels" else ""
+    why = ""
+    if name == "fields":
+        differing = changed_channels(path, source)
+        why = f" ({', '.join(differing)})" if differing and source.get("channels") else ""
+    else:
+        differing = [name] if sha256(path) != source["sha256"] else None
+        why = _other_table(path, index) if differing else ""
+    if differing:
         raise InputError(f"{resolved} has changed since the tile set {folder} was made{why}.", _ANEW)
     return resolved
 
@@ -418,10 +426,15 @@ def _read_windows(folder: Path, index: TileIndex) -> dict[str, NDArray[Any]]:
     return {**values, "boxes": np.column_stack([values[side] for side in columns[:4]])}
 
 
-def _sources(index: TileIndex, fields: list[dict[str, Any]], maps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every file behind the arrays: gravity, maps, and the two files made from them."""
-    files = {"fields": index["sources"]["fields"], "labels": index["sources"]["labels"]}
-    own = [{"role": name, "path": entry["path"], "sha256": entry["sha256"]} for name, entry in files.items()]
+def _sources(
+    index: TileIndex, path: Path, names: Sequence[str], fields: list[dict[str, Any]], maps: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Every file behind the arrays: gravity, maps, and the two files made from them, the fields as they are now."""
+    now = {"sha256": sha256(path), "channels": hash_channels(path, names)}
+    own: list[dict[str, Any]] = [
+        {"role": "fields", "path": index["sources"]["fields"]["path"], **now},
+        {"role": "labels", **index["sources"]["labels"]},
+    ]
     brief = ("file", "sha256", "dbf_sha256", "legend", "field", "source", "citation")
     geology = [{"role": "map", **{key: entry[key] for key in brief if key in entry}} for entry in maps]
     return [*({"role": "gravity", **entry} for entry in fields), *geology, *own]

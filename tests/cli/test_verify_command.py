@@ -19,12 +19,21 @@ def folder(tmp_path):
 def test_a_sound_map_and_one_that_was_touched(folder):
     done = call("verify", folder)
     assert done.exit_code == 0, done.output
-    assert "ok        lithology.tif" in done.stdout
+    assert "lithology.tif" not in done.stdout
+    (folder / "attribution.tif").write_bytes(b"")
+    (folder / "notes.txt").write_bytes(b"")
+    listed = call("verify", "-v", folder).stdout
+    assert "ok        lithology.tif" in listed
+    assert "(-v" not in listed
+    lines = call("verify", folder).stdout.splitlines()[1:-1]
+    assert lines[0].startswith("  new       attribution.tif: written by `gravmap explain` after the map")
+    assert lines[1].startswith("  new       notes.txt: is not in the record")
+    assert lines[2:] == [f"  ok        {listed.count('  ok        ')} as recorded (-v lists them)"]
     assert "agree with what was recorded" in done.stdout
     (folder / "map.png").write_bytes(b"A picture")
     done = call("verify", folder)
     assert done.exit_code == 3
-    assert "CHANGED   map.png: its SHA-256 is " in done.stdout
+    assert "CHANGED   map.png: its SHA-256 is " in done.stdout.splitlines()[1]
     assert done.stderr.startswith(f"Error: 1 thing differs from what was recorded, in {folder}.")
     done = call("verify", "--quiet", folder)
     assert (done.exit_code, done.stdout) == (3, "")

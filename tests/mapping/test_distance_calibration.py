@@ -10,7 +10,9 @@ from scipy.interpolate import RegularGridInterpolator
 from gravmap.geology.labels import LabelFile
 from gravmap.gravity.field_reader import FieldReader
 from gravmap.mapping import Options, predict
+from gravmap.mapping.layers import COVERED
 from gravmap.mapping.options import Checks
+from gravmap.mapping.record.raster_content import read_attribute_table
 from gravmap.regions import Region
 from toys.map import BOX, layers, make_project
 from toys.outcrop import make_context_run, make_labels
@@ -109,18 +111,19 @@ def test_values_between_nodes_are_those_of_scipy(project):
         assert (fields.interpolate("residual_10km", lat[7:9], lon[3:4]) == found[7:9, 3:4]).all()
 
 
-def test_the_settings_record_temperatures_and_verdicts(project, monkeypatch):
+@pytest.mark.parametrize("state", ["inside", "outside"])
+def test_the_settings_record_temperatures_and_verdicts(project, monkeypatch, state):
     recorded = []
     monkeypatch.setattr(
         sys.modules[predict.__module__], "finish_map", lambda *given: recorded.append(given[-1].settings)
     )
     calibrate_run(project, by_distance={"5deg": CURVE})
-    verdict = {"prior": {"name": "toy", "sha256": "ab"}, "state": "inside", "headline": "Inside.", "advice": [], "x": 1}
+    verdict = {"prior": {"name": "toy", "sha256": "ab"}, "state": state, "headline": "Compared.", "advice": [], "x": 1}
     predict(
         project / "fields.nc",
         project / "run",
         BOX,
-        project / "recorded",
+        project / f"recorded-{state}",
         labels_path=project / "labels.tif",
         options=Options(device="cpu", scales_deg=(5.0,)),
         check=lambda progress: Checks([verdict]),
@@ -128,3 +131,5 @@ def test_the_settings_record_temperatures_and_verdicts(project, monkeypatch):
     (settings,) = recorded
     assert settings["temperatures_by_distance"] == [CURVE]
     assert settings["prior_verdicts"] == [verdict]
+    like = read_attribute_table(project / f"recorded-{state}" / "evidence.tif")[COVERED].name
+    assert ("the region as a whole is unlike it" in like) == (state == "outside")

@@ -59,6 +59,11 @@ addEventListener("load", async () => {
   const runs = {...find("runs").data}, {km, residual} = find("curves").data;
   found.profile = {title: shown("profile-title"), runs, km: km.at(-1), residual: [...residual]};
   const {x_range: x, y_range: y, inner_width, inner_height} = find("map");
+  found.axis = find("profile").left[0].axis_label;
+  document.getElementById("profile-close").click();
+  found.closed = [shown("profile-title"), document.body.className, find("track").data.x.length];
+  const names = [...document.querySelectorAll(".bar > :first-child")];
+  found.cut = names.filter(name => name.scrollWidth > name.clientWidth).length;
   found.whole = [x.start, x.end, y.start, y.end];
   found.size = [inner_width, inner_height];
   document.body.setAttribute("data-found", JSON.stringify(found));
@@ -168,6 +173,13 @@ def test_two_clicks_draw_a_profile(seen):
     residual = np.array(profile["residual"])
     assert residual[0] == pytest.approx(whole.gravity_mgal[0, 2, 3], abs=0.05)
     assert residual[-1] == pytest.approx(whole.gravity_mgal[0, 2, 40], abs=0.05)
+
+
+def test_the_profile_names_its_residual_and_can_be_closed(seen):
+    found = seen[2]
+    assert found["axis"] == "residual 10 km, mGal"
+    assert found["closed"] == ["Click two places on the map for a profile between them.", "", 0]
+    assert found["cut"] == 0, "every name of a class is shown in full"
 
 
 def test_a_kilometre_is_as_long_to_the_north_as_to_the_east(seen):

@@ -86,7 +86,7 @@ def test_too_little_outcrop_is_an_error_and_a_map_without_a_test(project, tmp_pa
     # `predict` makes the map all the same.
     monkeypatch.setattr("gravmap_cli.predict_checks._verdict", lambda *_: {"state": "not known"})
     fields, labels, runs, region = arguments
-    check = CrustChecks(({},), tuple(runs)).function(fields, labels, region, tmp_path, "cpu")
+    check = CrustChecks({"run": {}}, tuple(runs)).function(fields, labels, region, tmp_path, "cpu")
     assert "Only 1 blocks" in check(silent).hidden_outcrop[0]["left_out"]
     values[60:64, 60:80] = 3
     make_labels(tmp_path / "others.tif", values=values, legend=load_legend("basement10"))

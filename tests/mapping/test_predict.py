@@ -1,6 +1,9 @@
 """Prediction with a network whose output is known."""
 
 import json
+import xml.etree.ElementTree as ElementTree
+import zipfile
+from html import unescape
 
 import geopandas
 import numpy as np
@@ -97,7 +100,7 @@ def test_gravity_is_stored_with_the_map(project, rasters_this_time):
 
 
 def test_provenance_lists_inputs_and_outputs(project):
-    made = run(project, name="box", command="gravmap predict -x")
+    made = run(project, name="box", command="gravmap predict -x", options=Options(device="cpu", explore=True))
     record = json.loads(made.files["provenance.json"].read_text())
     assert record["command"] == "gravmap predict -x"
     assert record["inputs"]["fields"]["sha256"] == sha256(project / "fields.nc")
@@ -106,6 +109,19 @@ def test_provenance_lists_inputs_and_outputs(project):
     assert record["sources"][0]["name"] == "a synthetic field"
     assert record["settings"]["precision"] == ["float32"]
     assert record["outputs"]["map.qgz"]["sha256"] == sha256(made.files["map.qgz"])
+    # How far to trust the map is where a reader looks: in the raster, in QGIS, and in the page to explore.
+    said = f"{record['verdict']['sentence']} {record['verdict']['reason']}".strip()
+    with rasterio.open(made.files["lithology.tif"]) as raster:
+        assert raster.tags()["GRAVMAP_VERDICT"] == said
+        assert raster.tags()["GRAVMAP_CONTENT"], "the tags of the TIFF are still there"
+    with zipfile.ZipFile(made.files["map.qgz"]) as archive:
+        layers = ElementTree.fromstring(archive.read("map.qgs"))
+    assert layers.findtext("projectMetadata/abstract") == said
+    noted = {each.findtext("layername") for each in layers.iter("maplayer") if each.find("customproperties")}
+    assert noted == {"Bedrock", "Predicted (ruled)"}
+    head = unescape(made.files["explore.html"].read_text(encoding="utf-8").split("</header>")[0])
+    assert record["verdict"]["sentence"] in head
+    assert record["verdict"]["reason"] in head
 
 
 def test_with_a_single_window_prediction_is_the_network_applied_once(project):

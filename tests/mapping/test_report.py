@@ -13,6 +13,7 @@ import rasterio
 
 from gravmap.download.sources import known_sources
 from gravmap.errors import InputError
+from gravmap.files import write_json
 from gravmap.gravity import residual_fields, write_fields
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.evaluation.null_models import NULL_MODELS, null_scores
@@ -21,6 +22,7 @@ from gravmap.mapping.page.maps import gravity_map
 from gravmap.mapping.page.report import page as html_of
 from gravmap.mapping.page.scores import compare_with_baselines, reliability_section, scores_section, verdict
 from gravmap.mapping.page.words import about, area, bare_area, degrees, percent, region_title, render, significant
+from gravmap.records import read_model
 from gravmap.tiling import load_arrays
 from toys.map import gravity
 from toys.map_folder import CALIBRATION, NAMES, RECORD, make_map, page_of, write_run_files
@@ -212,11 +214,44 @@ def test_the_verdict_follows_the_scores(mapped, tmp_path, right, null_pa, null_f
         "accuracy": right,
         "baseline": {"name": NULL_MODELS["nearest_outcrop"].phrase, "accuracy": null_pa},
         "outcome": outcome,
+        "no_better_than": [],
+        "ahead_in_overlap": NULL_MODELS["nearest_outcrop"].phrase if null_fwiou == 0.9 else "",
     }
     page = Page(html_of(replace(facts, protocols=[protocol]), None))
     said = plain(re.search(r'<div class="say">(.*?)</div>', page.html, re.DOTALL)[1])
     for number in ("1 000", f"{100 * right:.0f} %", f"{100 * null_pa:.0f} %", found["baseline"]["name"]):
         assert number in said
+
+
+def test_no_better_than_one_class_everywhere_or_without_gravity_is_said(mapped, tmp_path):
+    """With the baselines of `gravmap evaluate`, a forest among them, though the network is ahead in accuracy."""
+    run = write_run_files(tmp_path / "first", np.diag([418, *[0] * 9]) + np.eye(10, k=1, dtype=int) * 64)
+    ours = gather(mapped, runs=[run], tiles=None).held_out.runs[0].test
+    constant = {key: ours[key] - 0.004 for key in ("pa", "mpa", "miou", "fwiou")}
+    baselines = {
+        "majority": constant,
+        "location_forest": constant | {"fwiou": ours["fwiou"] + 0.03},
+        "foreign_gravity": dict(constant),
+    }
+    sums = read_model(run)["weights_sha256"]
+    evaluation = {"model_sha256": sums, "counted_by": "places", "baselines": baselines}
+    write_json(run / "evaluation.json", evaluation)
+    said = verdict(gather(mapped, runs=[run], tiles=None))
+    assert said["level"] == "no better"
+    assert "no better than predicting the most frequent class everywhere" in said["reason"]
+    assert "no better than the same network with shifted gravity" in said["reason"]
+    assert "behind a random forest on position alone" in said["reason"]
+    assert "no better than predicting the most frequent class" in plain(page_of(mapped, run))
+    clear = {key: value - 0.1 for key, value in constant.items()}
+    write_json(run / "evaluation.json", evaluation | {"baselines": {**baselines, "majority": clear}})
+    assert verdict(gather(mapped, runs=[run], tiles=None))["level"] == "no better"
+    write_json(run / "evaluation.json", evaluation | {"baselines": {"majority": clear, "foreign_gravity": clear}})
+    assert verdict(gather(mapped, runs=[run], tiles=None))["level"] == "better"
+    write_json(run / "evaluation.json", evaluation | {"model_sha256": "9" * 64})
+    said = verdict(gather(mapped, runs=[run], tiles=None))
+    assert said["level"] == "not tested"
+    assert "evaluation.json of first was made with other weights" in said["reason"]
+    assert "tile set was not found" in said["reason"]
 
 
 def test_every_outcome_has_its_own_words(mapped, tmp_path):

@@ -176,7 +176,11 @@ def test_the_priors_verdict_is_that_of_this_prior_alone(mapped, tmp_path):
     verdicts = [
         seen | {"prior": {"name": "other", "sha256": "00"}, "headline": "Outside the prior other.", "advice": []},
         seen
-        | {"prior": {"name": "wide", "sha256": SHA}, "headline": "At the edge of <wide>.", "advice": ["Take care."]},
+        | {
+            "prior": {"name": "wide", "sha256": SHA},
+            "headline": "At the edge of <wide>.",
+            "advice": ["Take `gravmap <care>`."],
+        },
     ]
     try:
         write_json(mapped / "provenance.json", RECORD | {"settings": {"prior_verdicts": verdicts}})
@@ -187,7 +191,7 @@ def test_the_priors_verdict_is_that_of_this_prior_alone(mapped, tmp_path):
     finally:
         write_json(mapped / "provenance.json", RECORD)
     assert html.count("At the edge of &lt;wide&gt;.") == 2  # at the top, and above its table
-    assert "Take care." in html
+    assert "Take <code>gravmap &lt;care&gt;</code>." in html
     assert "Outside the prior other" not in html
     assert not missing(html, "scores")
     assert missing(without, "scores") == ["Not known. Why."]
@@ -280,12 +284,15 @@ def test_hidden_outcrop_decides_how_far_to_trust_the_map(mapped, tmp_path, recor
 
 def test_the_four_levels_have_their_own_words_and_the_likeness_is_told(mapped, tmp_path):
     run, said = crusts_run(tmp_path / "run"), {}
-    prior = {"prior": {"name": "wide", "sha256": SHA}, "headline": "x", "advice": [], "quantities": []}
+    prior = {"prior": {"name": "wide", "sha256": SHA}, "headline": "x", "advice": []}
+    prior |= {"left_out": [], "quantities": [], "shape": [120, 240], "boxes_wsen": [[80, 44, 88, 48]]}
     try:
         for state in ("inside", "at the edge", "outside", "not known"):
             record = {"prior_verdicts": [prior | {"state": state}], "hidden_outcrop": [hidden(0.05, 0.04)]}
             write_json(mapped / "provenance.json", RECORD | {"settings": record})
             said[state] = verdict(gather(mapped, runs=[run], tiles=None))["reason"]
+            beside = "the region as a whole is unlike them" in words(page_of(mapped, run))
+            assert beside == (state == "outside"), "beside the fraction of single places"
     finally:
         write_json(mapped / "provenance.json", RECORD)
     assert len(set(said.values())) == 4

@@ -15,7 +15,7 @@ from gravmap.gravity import open_fields, residual_fields, write_fields
 from gravmap.learning.training.checkpoint import record_files
 from gravmap.mapping import verify
 from gravmap.mapping.record.provenance import read_provenance, update_checksums, with_layers
-from gravmap.tiling import make_tiles
+from gravmap.tiling import load_arrays, make_tiles
 from gravmap.workspace import shipped_model
 from toys.map import gravity
 from toys.record import block, make_recorded_map, make_recorded_run, make_workspace, write_labels
@@ -47,6 +47,12 @@ def flip_byte(path, where=0.5):
     content = bytearray(path.read_bytes())
     content[int(where * len(content))] ^= 1
     path.write_bytes(content)
+
+
+def change_field(path, name="residual_10km"):
+    fields = open_fields(path)
+    fields[name][3, 4] += 1
+    write_fields(fields, path)
 
 
 def edit(path, function):
@@ -180,7 +186,7 @@ def test_a_swapped_network_is_found_by_the_map_and_by_the_run(root, folder):
 
 def test_changed_labels_fields_and_legend_are_found(root, folder):
     write_labels(root / "data" / "labels.tif", seed=1)
-    flip_byte(root / "data" / "fields.nc")
+    change_field(root / "data" / "fields.nc")
     legend = root / "data" / "labels.legend.toml"
     legend.write_text(legend.read_text() + "\n")
     assert bad(folder) == {
@@ -188,6 +194,24 @@ def test_changed_labels_fields_and_legend_are_found(root, folder):
         "fields ../../data/fields.nc": "changed",
         "labels legend ../../data/labels.legend.toml": "changed",
     }
+
+
+def test_a_layer_that_is_added_or_removed_changes_no_field_that_was_read(root, folder):
+    path, tiles = root / "data" / "fields.nc", root / "data" / "tiles"
+    make_tiles(path, root / "data" / "labels.tif", tiles, sizes_deg=[1], index_only=True)
+    fields = open_fields(path)
+    write_fields(fields.assign(magnetic=fields["bouguer"] + 1), path)
+    assert bad(folder) == bad(tiles) == {}
+    load_arrays(tiles)
+    write_fields(fields.assign_coords(lon=fields["lon"] + 0.01), path)
+    assert bad(folder) == {"fields ../../data/fields.nc": "changed"}
+    write_fields(fields.drop_vars("residual_10km"), path)
+    assert bad(folder) == {"fields ../../data/fields.nc": "changed"}
+    assert bad(tiles) == {"fields ../fields.nc": "changed"}
+    write_fields(fields, path)
+    assert bad(folder) == bad(tiles) == {}
+    flip_byte(path, 0)  # no netCDF any more
+    assert bad(folder) == {"fields ../../data/fields.nc": "changed"}
 
 
 def test_inputs_that_are_gone_are_reported_and_are_no_fault_of_the_map(root, folder, tmp_path):

@@ -14,6 +14,7 @@ from gravmap.geology import load_legend, open_labels
 from gravmap.geology.labels import write_index_raster
 from gravmap.gravity import open_fields, write_fields
 from gravmap.gravity.field_reader import read_fields
+from gravmap.gravity.fields_file import hash_channels
 from gravmap.tiling import make_tiles
 from gravmap.tiling.label_statistics import small_bodies
 from gravmap.tiling.tileset import plan_tiles
@@ -50,7 +51,10 @@ def test_the_index_names_every_tile(tiles):
 
 def test_the_header_names_its_sources(tiles, sources):
     header = json.loads((tiles[0] / "index.json").read_text())
-    assert header["sources"]["fields"] == {"path": "../fields.nc", "sha256": sha256(sources / "fields.nc")}
+    fields = sources / "fields.nc"
+    read = hash_channels(fields, ["residual_10km"])
+    assert set(read) == {"bouguer", "residual_10km"}
+    assert header["sources"]["fields"] == {"path": "../fields.nc", "sha256": sha256(fields), "channels": read}
     assert header["sources"]["labels"] == {"path": "../labels.tif", "sha256": sha256(sources / "labels.tif")}
     assert header["field_recipe"]["heights_m"] == [10000.0]
     assert header["channel"] == "residual_10km"

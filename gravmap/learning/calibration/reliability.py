@@ -217,7 +217,7 @@ def draw_reliability(record: Mapping[str, Any], path: Path, title: str = "") -> 
     """Draw the reliability diagrams of ``calibration.json`` as a PNG.
 
     They show the test nodes if there are any, else the tuning nodes, before and after calibration, above histograms of
-    the confidence. If the distance to mapped outcrop is known, a second row shows each range of distances.
+    the confidence. If the distance to mapped outcrop is known, a second row shows each range of distances with nodes.
 
     Parameters
     ----------
@@ -235,7 +235,8 @@ def draw_reliability(record: Mapping[str, Any], path: Path, title: str = "") -> 
     key = scales.replace(" and ", "+")
     role = "test" if record["test"]["nodes"] else "tune"
     measured = record[role]
-    strata = measured.get("strata", {}).get("distance", {}) if measured["nodes"] else {}
+    strata = measured.get("strata", {}).get("distance", {})
+    strata = {name: row for name, row in strata.items() if row["nodes"]}
     figure = Figure(figsize=(7.6, 9.0 if strata else 5.9), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     upper: Any = figure
@@ -290,13 +291,10 @@ def _draw_strata(figure: Any, strata: Mapping[str, Any]) -> None:
     for number, (axes, (name, row)) in enumerate(
         zip(figure.subplots(1, len(strata), sharey=True), strata.items(), strict=True)
     ):
-        axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="" if number != 1 else "probability")
+        axes.set(xlim=(0, 1), ylim=(0, 1), box_aspect=1, xlabel="probability")
         axes.plot((0, 1), (0, 1), color=RATE, lw=1, ls="--")
         axes.grid(alpha=0.3)
         title = f"{name} from outcrop, {row['nodes']} nodes"
-        if row["after"] is None:
-            axes.set_title(title, fontsize=9)
-            continue
         for when, colour in (("before", TUNING), ("after", TRAINING)):
             filled = [each for each in row[when]["bins"] if each["share"]]
             sure, true = [each["confidence"] for each in filled], [each["accuracy"] for each in filled]

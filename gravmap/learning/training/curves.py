@@ -52,7 +52,8 @@ def draw_curves(history: list[dict[str, Any]], path: Path, title: str = "") -> N
     _mark_kept(below, history)
     below.set_ylabel("FWIoU")
     if len(history) == 1:
-        above.set_title("One epoch: points, no curves yet", loc="left", fontsize=9)
+        # Inside the axes: above them is the legend.
+        above.text(0.02, 0.05, "One epoch: points, no curves yet", transform=above.transAxes, fontsize=8, color=GREY)
         below.set_xlim(0, 2)
     reached = [row[name] for row in history for name in ("train_fwiou", "tune_fwiou") if row[name] is not None]
     below.set_ylim(0, min(1.0, 1.3 * max([*reached, 0.1])))

@@ -40,9 +40,10 @@ class _ProjectLayer:
     drawing: str
     checked: bool = False
     provider: str = "gdal"
+    note: str = ""
 
 
-def write_qgis_project(folder: Path, title: str) -> Path:
+def write_qgis_project(folder: Path, title: str, note: str = "") -> Path:
     """Write ``map.qgz`` into the folder of a map, with relative paths to the files there.
 
     From top to bottom: outlines of the mapped outcrop, ruling of the predicted ground, bedrock, null model, probability
@@ -55,6 +56,8 @@ def write_qgis_project(folder: Path, title: str) -> Path:
         Folder with ``lithology.tif``, ``lithology.gpkg`` and the other files of a finished map.
     title : str
         Title of the project.
+    note : str
+        How far to trust the map: the abstract of the project, and the note of the layers of its classes.
 
     Returns
     -------
@@ -63,7 +66,7 @@ def write_qgis_project(folder: Path, title: str) -> Path:
     """
     with rasterio.open(folder / "lithology.tif") as raster:
         bounds, crs = raster.bounds, raster.crs
-    text = _project(title, list(_layers(folder)), bounds, crs)
+    text = _project(title, note, list(_layers(folder, note)), bounds, crs)
     path = folder / FILE
     with atomic_path(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
         # A fixed date: the same map gives the same file.
@@ -71,15 +74,17 @@ def write_qgis_project(folder: Path, title: str) -> Path:
     return path
 
 
-def _layers(folder: Path) -> Iterator[_ProjectLayer]:
+def _layers(folder: Path, note: str) -> Iterator[_ProjectLayer]:
     """Yield the layers from top to bottom."""
     if (folder / "lithology.gpkg").exists():
         polygons = f"./lithology.gpkg|layername={LAYER}|subset="
         yield _ProjectLayer(
             "Outlines of mapped outcrop", f'{polygons}"mapped" = 1', outline_renderer(), True, provider="ogr"
         )
-        yield _ProjectLayer("Predicted (ruled)", f'{polygons}"mapped" = 0', ruling_renderer(), True, provider="ogr")
-    yield _ProjectLayer("Bedrock", "./lithology.tif", class_raster_pipe(_rows(folder / "lithology.tif")), True)
+        ruled = f'{polygons}"mapped" = 0'
+        yield _ProjectLayer("Predicted (ruled)", ruled, ruling_renderer(), True, provider="ogr", note=note)
+    pipe = class_raster_pipe(_rows(folder / "lithology.tif"))
+    yield _ProjectLayer("Bedrock", "./lithology.tif", pipe, True, note=note)
     if (path := folder / "null_model.tif").exists():
         name = "Null model: label diffusion, without gravity"
         yield _ProjectLayer(name, "./null_model.tif", class_raster_pipe(_rows(path)))
@@ -148,7 +153,7 @@ def _band_numbers(path: Path) -> dict[str, int]:
         return {str(name): number for number, name in enumerate(raster.descriptions, start=1)}
 
 
-def _project(title: str, layers: list[_ProjectLayer], bounds: Any, crs: Any) -> str:
+def _project(title: str, note: str, layers: list[_ProjectLayer], bounds: Any, crs: Any) -> str:
     srs = _spatialrefsys(crs)
     units = "degrees" if crs.is_geographic else "meters"
     sides = zip(("xmin", "ymin", "xmax", "ymax"), bounds, strict=True)
@@ -163,6 +168,7 @@ def _project(title: str, layers: list[_ProjectLayer], bounds: Any, crs: Any) -> 
     return (
         "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
         f'<qgis projectname="{_attribute(title)}" version="3.22.0">\n  <title>{escape(title)}</title>\n'
+        f"  <projectMetadata><title>{escape(title)}</title><abstract>{escape(note)}</abstract></projectMetadata>\n"
         f"  <projectCrs>{srs}</projectCrs>\n"
         f"  <layer-tree-group>\n    <customproperties/>\n{tree}  </layer-tree-group>\n"
         f'  <mapcanvas name="theMapCanvas" annotationsVisible="1"><units>{units}</units><extent>{extent}</extent>'
@@ -178,11 +184,13 @@ def _layer(place: int, layer: _ProjectLayer, srs: str) -> str:
     vector = layer.provider == "ogr"
     kind = 'type="vector" geometry="Polygon" wkbType="Polygon"' if vector else 'type="raster"'
     encoding = ' encoding="UTF-8"' if vector else ""
+    note = f'<Option type="QString" name="userNotes" value="{_attribute(layer.note)}"/>' if layer.note else ""
+    properties = f'  <customproperties><Option type="Map">{note}</Option></customproperties>\n' if note else ""
     return (
         f'    <maplayer {kind} autoRefreshEnabled="0" styleCategories="AllStyleCategories">\n'
         f"  <id>{_identity(place)}</id>\n  <datasource>{escape(layer.source)}</datasource>\n"
         f"  <layername>{escape(layer.name)}</layername>\n  <srs>{srs}</srs>\n"
-        f"  <provider{encoding}>{layer.provider}</provider>\n{layer.drawing}    </maplayer>\n"
+        f"  <provider{encoding}>{layer.provider}</provider>\n{properties}{layer.drawing}    </maplayer>\n"
     )
 
 

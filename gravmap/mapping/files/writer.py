@@ -227,6 +227,8 @@ class MapWriter:
         Names of the gravity fields of the blocks.
     outcrop : bool
         Whether the blocks have the distance to outcrop.
+    region_unlike : bool
+        Whether the region as a whole is unlike the training ground, for the names of the evidence.
 
     Raises
     ------
@@ -248,10 +250,11 @@ class MapWriter:
         class_layers: Sequence[str] = (),
         gravity: Sequence[str] = (),
         outcrop: bool = False,
+        region_unlike: bool = False,
     ) -> None:
         self.folder, self.grid, self.bands = folder, grid, tuple(bands)
         self.legend = Legend(legend.name, legend.bedrock)  # a map never shows cover
-        self.evidence_names = evidence_names(near_km)
+        self.evidence_names = evidence_names(near_km, region_unlike=region_unlike)
         self.tags = {"GRAVMAP_VERSION": __version__, "TIFFTAG_SOFTWARE": f"gravmap {__version__}", **tags}
         geographic = _geographic(grid)
         self._reprojected = output_grid(grid, crs)

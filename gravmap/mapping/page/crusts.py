@@ -145,6 +145,11 @@ def prior_verdicts(facts: Facts) -> list[dict[str, Any]]:
     return [each for each in found.values() if each is not None]
 
 
+def is_outside(prior_verdicts: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a region is outside a prior that it was compared with (states of `gravmap.prior_check.verdict`)."""
+    return any(each.get("state") == "outside" for each in prior_verdicts)
+
+
 def _verdict(facts: Facts, run: RunFacts) -> dict[str, Any] | None:
     """The comparison of the region with the prior of a run; None if there is none."""
     prior = run.trained_on.get("prior", {})

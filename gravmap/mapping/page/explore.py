@@ -195,6 +195,7 @@ def _page(folder: Path, sheet: Sheet, record: Mapping[str, Any], reduced: float)
         # A script ends at the first such tag in it, wherever it stands.
         script=Markup(script.replace("</", "<\\/")),
         divs={name: Markup(div) for name, div in divs.items()},
+        verdict=record.get("verdict", {}),
         made_by=str(record["made_by"]),
         created=str(record["created"])[:10],
     )

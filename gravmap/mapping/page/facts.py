@@ -12,21 +12,32 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.windows import Window
+from typing_extensions import TypedDict
 
 from gravmap.errors import InputError
 from gravmap.learning.calibration.temperature import read_calibration
 from gravmap.learning.data.outcrop_context import CONTEXT, in_short
 from gravmap.learning.data.splits import CRUSTS
-from gravmap.learning.evaluation.null_models import NULL_MODELS, null_scores
+from gravmap.learning.evaluation.comparison import TITLES
+from gravmap.learning.evaluation.null_models import null_scores
 from gravmap.mapping.files.projection import cell_areas_km2
 from gravmap.mapping.layers import NODATA, OUTCROP, UNDER_COVER, UNMAPPED
 from gravmap.mapping.page.sheet import Sheet, read_sheet
 from gravmap.mapping.page.words import region_title
 from gravmap.mapping.record.provenance import Provenance
 from gravmap.mapping.scoring.finished_run import dataset_of_run
-from gravmap.records import ModelRecord, ScoresRecord, read_model, read_record
+from gravmap.records import ModelRecord, ScoresRecord, read_model, read_record, record
 
 _STRIP_ROWS = 512
+
+
+@record
+class Evaluation(TypedDict, total=False):
+    """What is read of ``evaluation.json``."""
+
+    model_sha256: str
+    counted_by: str
+    baselines: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,10 @@ class RunFacts:
         Content of ``calibration.json`` if it belongs to these weights, else empty.
     used : bool
         Whether the map was made with it; other runs are listed for comparison.
+    evaluated : dict of str to dict
+        Scores of the null models in its ``evaluation.json``, by key; empty without them.
+    not_evaluated : str
+        Reason why an ``evaluation.json`` is left out.
     """
 
     name: str
@@ -52,6 +67,8 @@ class RunFacts:
     test: dict[str, Any]
     calibration: dict[str, Any]
     used: bool
+    evaluated: dict[str, dict[str, Any]] = field(default_factory=dict)
+    not_evaluated: str = ""
 
     @property
     def split(self) -> dict[str, Any]:
@@ -101,9 +118,9 @@ class Protocol:
     runs : list of RunFacts
         Runs trained and scored under it.
     baselines : dict of str to dict
-        Scores of the null models on the same nodes, by title.
+        Scores of the null models on the same nodes, by title; after `gravmap evaluate --baselines` all of its.
     no_baselines : str
-        Reason why there are no baselines; empty if there are.
+        Reason why there are no baselines, or why those of an evaluation are left out.
     """
 
     split: dict[str, Any]
@@ -281,7 +298,24 @@ def read_run(folder: Path, used: bool) -> RunFacts:
         test if test.get("pa") is not None else {},
         {} if calibration is None else dict(calibration.record),
         used,
+        *_evaluated(folder, model),
     )
+
+
+def _evaluated(folder: Path, model: ModelRecord) -> tuple[dict[str, dict[str, Any]], str]:
+    """Scores of the null models that `gravmap evaluate --baselines` left with a run; or why they are not used."""
+    path = folder / "evaluation.json"
+    if not path.exists():
+        return {}, ""
+    try:
+        found = read_record(path, Evaluation, "gravmap evaluate")
+    except InputError as error:
+        return {}, error.message
+    if found.get("model_sha256") != model.get("weights_sha256"):
+        return {}, f"evaluation.json of {folder.name} was made with other weights than the network has now."
+    if found.get("counted_by") != "places":
+        return {}, f"evaluation.json of {folder.name} counts areas, so it is left out."
+    return found.get("baselines", {}), ""
 
 
 def protocols_of(runs: Sequence[RunFacts], tiles: Path | None) -> list[Protocol]:
@@ -302,13 +336,17 @@ def protocols_of(runs: Sequence[RunFacts], tiles: Path | None) -> list[Protocol]
 
 
 def _baselines(run: RunFacts, tiles: Path | None) -> tuple[dict[str, dict[str, Any]], str]:
+    """All null models where `gravmap evaluate --baselines` scored them beside the network, else the quick ones."""
+    if run.evaluated:
+        return {TITLES[key]: row for key, row in run.evaluated.items() if key in TITLES}, ""
     if tiles is None:
-        return {}, "The tile set was not found, so baselines were not scored beside the network."
+        why = "The tile set was not found, so baselines were not scored beside the network."
+        return {}, f"{why} {run.not_evaluated}".strip()
     try:
         dataset = dataset_of_run(run.model, tiles)
-        return {NULL_MODELS[key].title: row for key, row in null_scores(dataset).items()}, ""
+        return {TITLES[key]: row for key, row in null_scores(dataset).items()}, run.not_evaluated
     except InputError as error:
-        return {}, f"Baselines were not scored: {error.message}"
+        return {}, f"Baselines were not scored: {error.message} {run.not_evaluated}".strip()
 
 
 def measure_areas(folder: Path) -> ClassAreas:

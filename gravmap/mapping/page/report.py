@@ -10,7 +10,7 @@ from gravmap.download.sources import known_sources
 from gravmap.files import write_text
 from gravmap.lattice import KM_PER_DEGREE
 from gravmap.mapping.layers import EXTRAPOLATED, OUTCROP, UNDER_COVER, UNMAPPED
-from gravmap.mapping.page.crusts import prior_verdicts
+from gravmap.mapping.page.crusts import is_outside, prior_verdicts
 from gravmap.mapping.page.facts import Facts, field_words
 from gravmap.mapping.page.maps import (
     class_ages,
@@ -22,7 +22,14 @@ from gravmap.mapping.page.maps import (
     uncertainty_map,
     unmapped_ground,
 )
-from gravmap.mapping.page.scores import hidden_outcrop, mean_of, reliability_section, scores_section, verdict
+from gravmap.mapping.page.scores import (
+    compare_with_baselines,
+    hidden_outcrop,
+    mean_of,
+    reliability_section,
+    scores_section,
+    verdict,
+)
 from gravmap.mapping.page.words import listed, render
 from gravmap.mapping.record.data_sources import credit, file_attributes, file_name
 from gravmap.records import RESAMPLED_FROM, STATED_HEIGHT, FieldRecipe
@@ -94,8 +101,9 @@ def _glance(facts: Facts) -> dict[str, Any]:
         "covered": None if facts.sheet.everywhere else areas.covered,
         "extrapolated": areas.of_evidence(EXTRAPOLATED) / hidden if areas.has_evidence and hidden else None,
         "on_crusts": bool(facts.simulated),
+        "region_unlike": is_outside(prior_verdicts(facts)),
         "held_out": None if protocol is None else mean_of([run for run in protocol.runs if run.used], "pa"),
-        "best_baseline": max((row["pa"] for row in protocol.baselines.values()), default=None) if protocol else None,
+        "best_baseline": ((protocol and compare_with_baselines(protocol)["baseline"]) or {}).get("accuracy"),
         "hidden": tested[0]["scores"]["pa"] if len(tested) == 1 and protocol is None else None,
         "crusts": mean_of(scored, "pa") if scored and protocol is None and not tested else None,
     }
@@ -152,6 +160,7 @@ def _limits(facts: Facts) -> dict[str, Any]:
     sources = str(facts.record.get("sources", "")).lower()
     return {
         "on_crusts": bool(facts.simulated),
+        "region_unlike": is_outside(prior_verdicts(facts)),
         "class_offsets": bool(facts.settings.get("class_offsets")),
         "extrapolated": beyond / hidden if areas.has_evidence and hidden else None,
         "extrapolated_km2": beyond,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gravmap.learning.evaluation.comparison import SHIFTED_INPUT, TITLES, no_better_than
 from gravmap.learning.evaluation.null_models import NULL_MODELS
 from gravmap.mapping.page.crusts import crusts_section, prior_verdicts, score_sentences
 from gravmap.mapping.page.facts import Facts, Protocol, RunFacts
@@ -36,10 +37,14 @@ def verdict(facts: Facts) -> dict[str, Any]:
     scored = [(run.name if len(simulated) > 1 else "", run.test.get("under_cover", {})) for run in simulated]
     held_out = None if protocol is None else compare_with_baselines(protocol)
     tested = hidden_outcrop(facts)
-    level, found = "not tested", ""
+    level, found = "not tested", "" if protocol is None else protocol.no_baselines
     if held_out is not None and held_out["outcome"] is not None:
         level = str(held_out["outcome"])
         found = _compared(held_out["accuracy"], held_out["baseline"]["accuracy"], held_out["baseline"]["name"])
+        if held_out["ahead_in_overlap"]:
+            found += f" In weighted overlap it is behind {held_out['ahead_in_overlap']}."
+        if held_out["no_better_than"]:
+            found += f" It is no better than {', and no better than '.join(held_out['no_better_than'])}."
     elif tested:
         levels = [_outcome(each["gravity_adds"]) for each in tested]
         level = levels[0] if len(set(levels)) == 1 else "mixed"
@@ -105,8 +110,10 @@ def compare_with_baselines(protocol: Protocol) -> dict[str, Any]:
     -------
     dict
         ``places`` (number of nodes), ``networks`` (their number), ``accuracy``; ``baseline`` (name and accuracy of the
-        best one) and ``outcome``: ``better``, ``no better`` or ``mixed``, by accuracy and weighted overlap. Both are
-        None if no baseline was scored.
+        best one without a network) and ``outcome``: ``better``, ``no better`` or ``mixed``, by accuracy and weighted
+        overlap; ``no better`` also if :func:`gravmap.learning.evaluation.comparison.no_better_than` finds any. Both
+        are None if no baseline was scored. ``no_better_than``: those; ``ahead_in_overlap``: the best baseline by
+        weighted overlap, where only in this one is ahead.
     """
     runs = [run for run in protocol.runs if run.used]
     # The mean of several runs: selecting the best one by its test score would be biased.
@@ -117,13 +124,19 @@ def compare_with_baselines(protocol: Protocol) -> dict[str, Any]:
         "accuracy": pa,
         "baseline": None,
         "outcome": None,
+        "no_better_than": [],
+        "ahead_in_overlap": "",
     }
-    if protocol.baselines:
-        name, best = max(protocol.baselines.items(), key=lambda item: float(item[1]["pa"]))
-        rows = protocol.baselines.values()
-        behind = [any(row["pa"] >= pa for row in rows), any(row["fwiou"] >= fwiou for row in rows)]
-        found["baseline"] = {"name": in_a_sentence(name), "accuracy": best["pa"]}
-        found["outcome"] = "no better" if all(behind) else "mixed" if any(behind) else "better"
+    rows = {title: row for title, row in protocol.baselines.items() if title != TITLES[SHIFTED_INPUT]}
+    if rows:
+        best, widest = (max(rows, key=lambda title: float(rows[title][measure])) for measure in ("pa", "fwiou"))
+        behind = [rows[best]["pa"] >= pa, rows[widest]["fwiou"] >= fwiou]
+        by_key = {key: protocol.baselines[title] for key, title in TITLES.items() if title in protocol.baselines}
+        trivial = no_better_than({measure: mean_of(runs, measure) for measure in MEASURES}, by_key)
+        found["baseline"] = {"name": in_a_sentence(best), "accuracy": rows[best]["pa"]}
+        found["outcome"] = "no better" if trivial or all(behind) else "mixed" if any(behind) else "better"
+        found["no_better_than"] = trivial
+        found["ahead_in_overlap"] = in_a_sentence(widest) if behind == [False, True] else ""
     return found
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
 from gravmap import __version__, plotting
 
@@ -37,6 +39,13 @@ def render(template: str, *, package: str = _PACKAGE, **values: Any) -> str:
     return _environment(package).get_template(template).render(values)
 
 
+def _with_code(value: Any) -> Any:
+    """What stands in backticks in a sentence, a command, as code."""
+    if isinstance(value, str) and not isinstance(value, Markup) and "`" in value:
+        return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(value))))
+    return value
+
+
 @cache
 def _environment(package: str) -> jinja2.Environment:
     folders = [jinja2.PackageLoader(each) for each in dict.fromkeys((package, _PACKAGE))]
@@ -47,6 +56,7 @@ def _environment(package: str) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_with_code,
     )
     environment.filters |= {
         each.__name__: each

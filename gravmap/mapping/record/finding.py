@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gravmap.errors import InputError
 from gravmap.files import sha256
+from gravmap.gravity.fields_file import changed_channels
 from gravmap.mapping.record.raster_content import compare_layers, read_layers
 
 AS_RECORDED, CHANGED, MISSING, DISAGREES = "as recorded", "changed", "missing", "disagrees"
@@ -96,7 +98,8 @@ def compare_with_record(path: Path, recorded: Mapping[str, Any], what: str, *, a
     path : Path
         Where the file should be.
     recorded : mapping
-        ``sha256`` and perhaps ``bytes``, and of a GeoPackage ``layers``: where its bytes differ, these are compared.
+        ``sha256`` and perhaps ``bytes``, of a GeoPackage ``layers``, of fields ``channels``: where the bytes of such a
+        file differ, these are compared.
     what : str
         How to call it.
     absent : str
@@ -108,6 +111,8 @@ def compare_with_record(path: Path, recorded: Mapping[str, Any], what: str, *, a
     layers = recorded.get("layers")
     if layers is not None and sha256(path) != recorded["sha256"]:
         return _compare_geopackage(path, layers, what)
+    if recorded.get("channels"):
+        return _compare_fields(path, recorded, what)
     size = path.stat().st_size
     if recorded.get("bytes", size) != size:
         return Finding(what, CHANGED, f"has {size:,} bytes, {recorded['bytes']:,} were recorded")
@@ -115,6 +120,19 @@ def compare_with_record(path: Path, recorded: Mapping[str, Any], what: str, *, a
     if found != recorded["sha256"]:
         return Finding(what, CHANGED, f"its SHA-256 is {found[:12]}..., {str(recorded['sha256'])[:12]}... was recorded")
     return Finding(what, AS_RECORDED)
+
+
+def _compare_fields(path: Path, recorded: Mapping[str, Any], what: str) -> Finding:
+    """Compare the channels that were read: a layer that is added or removed changes the bytes of the file alone."""
+    try:
+        differing = changed_channels(path, recorded)
+    except InputError as error:
+        return Finding(what, CHANGED, error.message)
+    if differing is None:
+        return Finding(what, AS_RECORDED)
+    if differing:
+        return Finding(what, CHANGED, f"not as recorded: {', '.join(differing)}")
+    return Finding(what, AS_RECORDED, "what was read of it is; other channels were added, changed or removed")
 
 
 def _compare_geopackage(path: Path, layers: Mapping[str, Any], what: str) -> Finding:

@@ -23,7 +23,7 @@ from gravmap import __version__
 from gravmap.errors import InputError
 from gravmap.files import PARTIAL, sha256, write_checksummed_json
 from gravmap.geology.labels import legend_path
-from gravmap.gravity.fields_file import read_field_recipe
+from gravmap.gravity.fields_file import hash_channels, read_field_recipe
 from gravmap.mapping.layers import NODATA, UNMAPPED
 from gravmap.mapping.plan import WINDOWS_FOLDER
 from gravmap.mapping.record.data_sources import field_attributes, file_name, original_data
@@ -173,11 +173,12 @@ def update_checksums(folder: Path, **added: Any) -> dict[str, Any]:
 
 @record
 class FileRecord(TypedDict):
-    """Size and SHA-256 of a file, and the path of one that was read."""
+    """Size and SHA-256 of a file, the path of one that was read, and SHA-256 of the channels that were read of it."""
 
     bytes: NotRequired[Count]
     sha256: str
     path: NotRequired[str]
+    channels: NotRequired[dict[str, str]]
 
 
 @record
@@ -319,7 +320,7 @@ def with_layers(fields: Path, source: dict[str, Any]) -> dict[str, Any]:
 def hashed_inputs(
     fields: Path, runs: Sequence[Path], labels: Path | None, others: Mapping[str, Path], home: Path
 ) -> dict[str, Any]:
-    """Every file that was read, by its role: path as seen from `home`, size and SHA-256."""
+    """Every file that was read, by its role: path as seen from `home`, size, SHA-256, of fields also by channel."""
     files = {"fields": fields}
     for number, run in enumerate(runs, start=1):
         # Of an ensemble, the second run and the others have a number.
@@ -336,6 +337,8 @@ def hashed_inputs(
         # As seen from the map, so that a workspace can be moved.
         seen = Path(os.path.relpath(path.resolve(), home)).as_posix()
         found[role] = {"path": seen, **_hashed(path)}
+    read = {str(each.get("field")) for run in runs for each in read_model(run).get("inputs", [])}
+    found["fields"]["channels"] = hash_channels(fields, read)
     return found
 
 

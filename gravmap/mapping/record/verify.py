@@ -141,8 +141,9 @@ def _findings(folder: Path, record: Mapping[str, Any]) -> list[Finding]:
 
 
 def _added(name: str) -> str:
-    if name == "explore.html":
-        return "written by `gravmap explore` after the map, so the record has no hash of it"
+    command = "explore" if name == "explore.html" else "explain" if name.startswith("attribution.") else ""
+    if command:
+        return f"written by `gravmap {command}` after the map, so the record has no hash of it"
     return "is not in the record: put there later"
 
 

@@ -4,12 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from gravmap.errors import InputError
 from gravmap.lattice import TEST, TUNE
 from gravmap.learning.calibration import by_distance as distance_temperature
 from gravmap.learning.calibration.by_distance import DistanceTemperature, fit_distance_temperature, select_knots
-from gravmap.learning.calibration.reliability import coverage, log_softmax
+from gravmap.learning.calibration.reliability import coverage, draw_reliability, log_softmax
 from gravmap.learning.calibration.temperature import Calibration, calibrate, read_calibration
 from gravmap.learning.evaluation.held_out import HeldOutPredictions
 from gravmap.learning.evaluation.under_cover import BY_COVER, BY_DISTANCE, in_stratum
@@ -170,3 +171,18 @@ def test_files_with_and_without_it(tmp_path):
         with pytest.raises(InputError, match=r"calibration\.json.*by_distance|is damaged"):
             read_calibration(tmp_path)
     assert Calibration({"5deg": 2.0}, (5.0,), {}).divisor([5.0]) == 2.0
+
+
+def test_the_diagrams_by_distance_leave_out_ranges_without_nodes_and_keep_their_labels(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: (drawn.append(figure), path.touch()))
+    held, away = held_ground()
+    far = np.where(away < 10, 20.0, away)
+    draw_reliability(calibrate(held, [5.0], {"distance": (far, BY_DISTANCE)}), tmp_path / "reliability.png")
+    (figure,) = drawn
+    figure.draw_without_rendering()
+    below = figure.subfigs[1].axes
+    assert [each.get_title().split(",")[0] for each in below] == ["10 to 30 km from outcrop", "over 30 km from outcrop"]
+    for each in below:
+        assert each.get_xlabel() == "probability"
+        assert each.xaxis.label.get_window_extent().y0 >= 0, "cut off at the lower edge"

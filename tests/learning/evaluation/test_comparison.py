@@ -7,7 +7,14 @@ import pytest
 from scipy.stats import bootstrap
 
 from gravmap.learning.data.dataset import RegionDataset
-from gravmap.learning.evaluation.comparison import Difference, block_numbers, paired_bootstrap
+from gravmap.learning.evaluation.comparison import (
+    SHIFTED_INPUT,
+    Difference,
+    ScoredNodes,
+    block_numbers,
+    compare_with_null_models,
+    paired_bootstrap,
+)
 from gravmap.learning.evaluation.metrics import confusion, scores
 from toys.dataset import make_arrays
 
@@ -114,3 +121,11 @@ def test_blocks_are_those_of_the_split():
     assert block[role == 1][0] == 1 * 5 + 1  # second row and column; nodes on the far sides begin a fifth
     west = replace(dataset, meta={**dataset.meta, "split": {"name": "random"}})
     assert len(np.unique(block_numbers(west))) == 4  # 2.5 degrees over 4 by 4
+
+
+def test_the_best_null_model_comes_last_even_if_it_is_a_reference():
+    truth = np.tile([0, 1, 2], 40)
+    ordered = {"nearest_outcrop": truth, "label_diffusion": np.zeros_like(truth), SHIFTED_INPUT: np.ones_like(truth)}
+    nodes = ScoredNodes(truth, np.full_like(truth, 2), ordered, np.repeat(np.arange(6), 20))
+    names = list(dict.fromkeys(each["null"] for each in compare_with_null_models([nodes])))
+    assert names == [SHIFTED_INPUT, "nearest_outcrop"]

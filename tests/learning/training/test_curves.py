@@ -1,6 +1,7 @@
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from gravmap.learning.training.curves import draw_curves
 
@@ -27,6 +28,18 @@ def test_curves_are_plotted(tmp_path, epochs, scored):
     picture = draw(make_history(scored)[:epochs], tmp_path / "curves.png")
     assert picture.shape[:2] == (780, 900)
     assert picture.std() > 0.02
+
+
+def test_the_words_on_a_single_epoch_are_clear_of_the_legend(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: (drawn.append(figure), path.touch()))
+    draw_curves(make_history()[:1], tmp_path / "curves.png")
+    (figure,) = drawn
+    figure.draw_without_rendering()
+    above = figure.axes[0]
+    words = [*above.texts, above.title, above._left_title]
+    (note,) = [each for each in words if each.get_text().startswith("One epoch")]
+    assert not note.get_window_extent().overlaps(above.get_legend().get_window_extent())
 
 
 def test_the_switch_of_the_optimizer_is_a_line_through_both_panels(tmp_path):

@@ -270,6 +270,8 @@
   function start() {
     const find = name => Bokeh.documents.map(each => each.get_model_by_name(name)).find(model => model != null);
     const map = find("map"), image = find("image"), track = find("track"), spot = find("spot"), kilometres = find("kilometres");
+    // Which of several residuals it is.
+    if (residual !== undefined) find("profile").left[0].axis_label = `${residual.title.replace("Residual gravity", "residual")}, ${residual.unit}`;
     const models = {plot: find("profile"), strips: find("strips"), curves: find("curves"), runs: find("runs")};
 
     const overlays = new Map();
@@ -334,6 +336,7 @@
     measure();
 
     let ends = [], placeAt = null;
+    const invitation = byId("profile-title").textContent;
     map.js_event_callbacks = new Map(Object.entries({
       mousemove: [event => read(event.x, event.y)],
       wheel: [() => { moved = true; }],
@@ -348,6 +351,15 @@
         else byId("profile-title").textContent = `From A (${placeName(...ends[0])}): click the other end of the profile.`;
       }],
     }));
+    const close = () => {
+      ends = [], placeAt = null;
+      track.data = {x: [], y: [], name: []};
+      spot.data = {x: [], y: []};
+      byId("profile-title").textContent = invitation;
+      document.body.classList.remove("with-profile");
+    };
+    byId("profile-close").addEventListener("click", close);
+    document.addEventListener("keydown", event => { if (event.key === "Escape") close(); });
     const follow = event => {
       if (placeAt === null) return;
       const place = placeAt(event.x);
