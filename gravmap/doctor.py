@@ -88,7 +88,8 @@ class Findings:
             f"gravmap {__version__}, Python {platform.python_version()}, {platform.platform()}",
             f"Packages: {packages}",
             f"Optional: {', '.join(self._extra(name) for name in self.extras)}",
-            f"Machine: {self.machine['cores']} core{'s' * (self.machine['cores'] != 1)}, {self.machine['memory_gib']} GiB of memory, "
+            f"Machine: {self.machine['cores']} core{'s' * (self.machine['cores'] != 1)}, "
+            f"{self.machine['memory_gib']} GiB of memory, "
             f"{self.machine['disk_free_gib']} GiB of disk free here",
             *self._gpus(),
             f"Deformable convolution: {kernel if self.torch['deformable'] != 'own' else own}",

@@ -152,7 +152,7 @@ class RasterSource:
 
     def ranks(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Fraction of the whole raster that is below each value, 0 to 1; NaN stays."""
-        sample = self._sample().astype(np.float64).filled(np.nan)
+        sample = np.ma.filled(self._sample().astype(np.float64), np.nan)
         scale, offset = self._raster.scales[self._band - 1], self._raster.offsets[self._band - 1]
         known = np.sort(sample[np.abs(sample) < _LARGEST] * scale + offset)  # NaN is not
         below, upto = (np.searchsorted(known, values, side) for side in ("left", "right"))
@@ -175,9 +175,10 @@ class RasterSource:
 
         shape = min(self._raster.height, _SAMPLE_SIDE), min(self._raster.width, _SAMPLE_SIDE)
         try:
-            return self._raster.read(self._band, out_shape=shape, masked=True)
+            band: np.ma.MaskedArray[Any, Any] = self._raster.read(self._band, out_shape=shape, masked=True)
         except RasterioIOError as error:
             raise InputError(f"{self.path} cannot be read to its end: {error}.", _AGAIN) from None
+        return band
 
     @property
     def extent(self) -> str:
