@@ -177,8 +177,15 @@ def add_layer_to_fields(session: Session, layer: Layer, overwrite: bool, dry_run
 
 
 def _say_stale_tiles(session: Session) -> None:
+    """A tile set that was cut from the layer, or one of an earlier version, is of other fields now."""
+    from gravmap.errors import InputError
+    from gravmap.tiling.training_arrays import refuse_stale
+
     if (session.workspace.tiles / "index.json").exists():
-        session.say("The fields have changed: `gravmap tile --overwrite` updates the tile set.")
+        try:
+            refuse_stale(session.workspace.tiles)
+        except InputError as error:
+            session.say(f"{error.message} {error.hint}")
 
 
 @command.command("list", cls=Command, short_help="List the layers of the fields.", epilog="Example: gravmap layer list")

@@ -1,6 +1,7 @@
 """`gravmap layer`, and a layer with missing values through every later command."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -35,9 +36,9 @@ def root(tmp_path_factory):
     done = call(root, "layer", "add", path, "--name", "magnetic", "--units", "nT", "--licence", "CC0")
     assert done.exit_code == 0, done.output
     assert "22.0 % of the nodes have no data" in done.output
-    assert "gravmap tile --overwrite" in done.output
-    tile(root, "--overwrite")
+    assert "gravmap tile --overwrite" not in done.output, "the tile set does not hold the layer, so it is as it was"
     train(root, "one", "--input", "residual,magnetic")
+    tile(root, "--overwrite")
     return root
 
 
@@ -59,6 +60,20 @@ def test_a_layer_is_listed_drawn_and_removed(root, tmp_path):
     fields = open_fields(tmp_path / "data" / "fields.nc")
     assert "magnetic" not in fields
     assert field_sources(fields) == []
+
+
+def test_a_layer_that_is_removed_changes_only_what_read_it(root, tmp_path):
+    place = shutil.copytree(root, tmp_path / "place")
+
+    def sound(*folder):
+        return json.loads(call(place, "verify", place.joinpath(*folder), "--json").stdout)["sound"]
+
+    assert sound("data", "tiles")
+    assert sound("runs", "one")
+    removed = call(place, "layer", "remove", "magnetic")
+    assert "gravmap tile" not in removed.output
+    assert sound("data", "tiles")
+    assert not sound("runs", "one")
 
 
 def test_options_that_make_no_sense_are_refused(root, tmp_path):

@@ -87,6 +87,8 @@ def test_three_times_the_gravity_is_outside(tmp_path, cache):
     advice = " ".join(found.advice)
     assert "stronger anomalies" in advice
     assert "[class]" not in advice  # a geologist reads it
+    assert "--init RUN`" in advice
+    assert "--init mine`" in " ".join(replace(found, run="mine").advice)
     assert all(word in found.remedy for word in ("--prior wide", "[class] spread"))
 
 
