@@ -230,7 +230,8 @@ def test_an_own_run_is_preferred_and_may_start_from_it(place):
     assert init["run"] == SHIPPED
     output = call(place, "predict", "--bbox", "82", "43", "84.5", "45", "--dry-run").output
     assert "mine (ggmnet-grid around label diffusion) was trained on 1 simulated crust" in output
-    assert SHIPPED not in output
+    assert f"The network is mine, the newest run; --run {SHIPPED} takes the one shipped" in output
+    assert "the one shipped with gravmap is used" not in output
 
 
 def test_an_unknown_name_is_refused_with_the_shipped_one(place):
