@@ -52,6 +52,7 @@ def command(
     """
     from gravmap.errors import InputError
     from gravmap.files import write_text
+    from gravmap.regions import Region
     from gravmap.synthetic import draw_crust, load_prior
     from gravmap.synthetic.facts import crust_facts
     from gravmap.synthetic.files import FILES, write_crust
@@ -67,8 +68,7 @@ def command(
     crust = draw_crust(prior, seed, shape, components=True)
     took = time.perf_counter() - start
     facts = crust_facts(crust)
-    _, south, _, north = crust.bounds_wsen
-    cells = f"{shape[0]} x {shape[1]} cells of 2 arc-minutes, latitude {south:.1f} to {north:.1f}"
+    cells = f"{shape[0]} x {shape[1]} cells of 2 arc-minutes, {Region(*crust.bounds_wsen)}"
     session.say(f"A crust of the prior {prior.name} ({prior.title}), seed {seed}:")
     session.say(f"  {cells}, simulated in {took:.1f} s")
     numbers = _in_words(crust, facts)

@@ -12,7 +12,7 @@ import click
 from . import complete
 from .evaluate_report import print_at_points, print_hidden_outcrop, print_plan, print_scores
 from .options import Command, device_option, dry_run_option, option, report_device
-from .residual import add_missing_heights
+from .residual import fields_for
 from .session import Session, command_options
 
 if TYPE_CHECKING:
@@ -145,9 +145,12 @@ def command(
             )
             print_hidden_outcrop(session, hidden)
         else:
-            at_points, refused_there = _of_each(
-                session, elsewhere, bool(runs), lambda folder: evaluate_at_points(folder, place.tiles, options)
-            )
+
+            def at_boreholes(folder: Path) -> dict[str, Any]:
+                fields_for(session, folder)
+                return evaluate_at_points(folder, place.tiles, options)
+
+            at_points, refused_there = _of_each(session, elsewhere, bool(runs), at_boreholes)
             print_at_points(session, at_points)
         given = (("--baselines", baselines and holes is not None), ("--importance", importance))
         if ignored := [name for name, wanted in given if wanted]:
@@ -170,6 +173,7 @@ def command(
         return
 
     def score(folder: Path) -> Evaluated:
+        fields_for(session, folder)
         written = [folder / name for name in OUTPUTS]
         with (
             writing(written, [topography, points], True, lock=folder),
@@ -196,19 +200,12 @@ def command(
 def _at_hidden_outcrop(session: Session, folder: Path, device: str) -> dict[str, Any]:
     """Scores of a network at the mapped outcrop of the workspace, hidden from it block by block."""
     from gravmap.gravity.field_reader import FieldReader
-    from gravmap.gravity.missing_heights import missing_heights
-    from gravmap.learning.data.outcrop_context import measured_names
     from gravmap.mapping.scoring.hidden_outcrop import score_hidden_outcrop
-    from gravmap.records import read_model
     from gravmap.regions import Region
     from gravmap.workspace import require
 
-    place = session.workspace
-    fields = require(place.fields, "gravmap residual --height 10km")
-    labels = require(place.labels, "gravmap rasterize")
-    read = [str(each["field"]) for each in read_model(folder)["inputs"] if each.get("field")]
-    missing = missing_heights(fields, measured_names(list(dict.fromkeys(read))))
-    fields = add_missing_heights(session, fields, missing)
+    labels = require(session.workspace.labels, "gravmap rasterize")
+    fields = fields_for(session, folder)
     with FieldReader(fields) as reader:
         everything = Region(*reader.nodes_wsen)
     with session.progress(f"evaluate {folder.name} at hidden outcrop") as progress:

@@ -21,6 +21,7 @@ from .options import (
     report_device,
     window_option,
 )
+from .residual import fields_for, heights_to_add, say_missing_heights
 from .session import Session, command_options
 
 
@@ -35,7 +36,7 @@ from .session import Session, command_options
     "--run",
     metavar="NAME",
     shell_complete=complete.runs,
-    help="Training run (default: the newest, runs/latest).",
+    help="Training run, or a model shipped with gravmap (default: the newest run, else the shipped model).",
 )
 @option("--class", "class_name", metavar="NAME", help="Class to explain (default: the most common one).")
 @window_option("Window size; may be repeated (default: those of `gravmap predict`).")
@@ -76,10 +77,15 @@ def command(
     box = chosen_region(session, region, bbox)
     if box is None:
         raise click.UsageError("Name a region: --region NAME (junggar, liu2024, tarim ...) or --bbox W S E N.")
-    from gravmap.workspace import require
+    from gravmap.workspace import SHIPPED, require
 
     workspace = session.workspace
-    fields = require(workspace.fields, "gravmap residual --height 10km")
+    require(workspace.fields, "gravmap residual --height 10km")
+    network = workspace.run(SHIPPED if run is None and not workspace.latest.exists() else run)
+    if dry_run and (missing := heights_to_add(session, network)):
+        say_missing_heights(session, workspace.fields, missing)
+        return session.result({"missing_heights_m": missing})
+    fields = fields_for(session, network)
     name = map_name(region, bbox)
     folder = output or workspace.maps / name
     labels = workspace.labels if workspace.labels.exists() else None
@@ -88,9 +94,9 @@ def command(
     from gravmap.mapping.predictor import Predictor
     from gravmap.progress import describe_time
 
-    inputs = [fields, labels, workspace.run(run)]
+    inputs = [fields, labels, network]
     session.writing([folder / file for file in FILES], inputs, overwrite, dry_run, lock=folder)
-    with Predictor(fields, workspace.run(run), device) as predictor:
+    with Predictor(fields, network, device) as predictor:
         plan = predictor.plan(box, windows_deg or None)
         passes = count_forward_passes(plan, integration_steps)
         chosen: dict[str, Any] = {"labels_path": labels, "class_name": class_name, "overwrite": overwrite}
@@ -100,11 +106,11 @@ def command(
             3 * integration_steps + 2
         )
         if dry_run:
-            session.say(f"Would read {fields} and {workspace.run(run)}")
+            session.say(f"Would read {fields} and {network}")
             session.say(f"Would write attribution.tif, .png and .json into {folder}")
         session.say(
             f"{passes} passes of {plan.tile_size_px[0]} px, about {describe_time(seconds)} on {plan.device}"
-            f"{'' if seconds < 120 else '; fewer with --window 5deg or a smaller --bbox'}."
+            f"{'' if seconds < 120 else '; less with a smaller --bbox'}."
         )
         if dry_run:
             session.result({"passes": passes, "seconds": seconds, "device": plan.device})

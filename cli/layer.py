@@ -213,7 +213,7 @@ def list_(session: Session) -> None:
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @command_options()
 def remove(session: Session, names: tuple[str, ...]) -> None:
-    """Remove layers from data/fields.nc; their files stay."""
+    """Remove layers and their pictures from data/fields.nc; the files that they were made of stay."""
     from gravmap.geology.layers_file import remove_layers
 
     fields = session.workspace.fields

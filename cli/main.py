@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import importlib
 import multiprocessing
@@ -52,6 +53,8 @@ COMMANDS = (
 )
 
 
+# The name is that of gravmap.learning.training.watch, which loads torch.
+STEP_TIMEOUT = "GRAVMAP_STEP_TIMEOUT"
 INTERRUPTED = "Interrupted. The file being written was discarded; finished files are kept."
 GRACE_S = 2.0
 """Seconds after Ctrl-C in which a command may end by itself."""
@@ -87,6 +90,8 @@ class CommandGroup(Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
+        if not ctx.resilient_parsing:
+            _warn_of_unknown_variables([*self.list_commands(ctx), str(name)])
         if command is not None and name is not None and not ctx.resilient_parsing:
             configure_from_file(ctx, name, command, rest)
         return name, command, rest
@@ -116,6 +121,17 @@ class CommandGroup(Group):
         except Exception as error:
             _exit(_report(error))
         sys.exit(status if isinstance(status, int) else 0)
+
+
+def _warn_of_unknown_variables(names: Sequence[str]) -> None:
+    """Warn of environment variables that look like gravmap's, and belong to no command."""
+    known = ("GRAVMAP_WORKSPACE", "GRAVMAP_VERBOSE", "GRAVMAP_QUIET", STEP_TIMEOUT)
+    commands = tuple(f"GRAVMAP_{name.replace('-', '_').upper()}_" for name in names)
+    for name in sorted(os.environ):
+        if name.startswith("GRAVMAP_") and name not in known and not name.startswith(commands):
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+            meant = f" Did you mean {near[0]}?" if near else ""
+            click.echo(f"Warning: the environment variable {name} belongs to no command.{meant}", err=True)
 
 
 @contextmanager

@@ -317,6 +317,23 @@ def add_missing_heights(session: Session, fields: Path, missing: Sequence[float]
     return path
 
 
+def heights_to_add(session: Session, folder: Path) -> list[float]:
+    """Heights of the residuals that a network reads and ``data/fields.nc`` lacks, metres."""
+    from gravmap.gravity.missing_heights import missing_heights
+    from gravmap.learning.data.outcrop_context import measured_names
+    from gravmap.records import read_model
+    from gravmap.workspace import require
+
+    fields = require(session.workspace.fields, "gravmap residual --height 10km")
+    read = [str(each["field"]) for each in read_model(folder)["inputs"] if each.get("field")]
+    return missing_heights(fields, measured_names(list(dict.fromkeys(read))))
+
+
+def fields_for(session: Session, folder: Path) -> Path:
+    """The file with all fields that a network reads: ``data/fields.nc``, or one beside it with the heights it lacks."""
+    return add_missing_heights(session, session.workspace.fields, heights_to_add(session, folder))
+
+
 def _say_gaps(session: Session, gravity: Any) -> float:
     """Print the share of nodes without data and how they are treated; returns it."""
     missing = float(gravity.isnull().mean())

@@ -174,7 +174,7 @@ def _steps(
         if gravity is not None:
             grid = open_grid(gravity)
             if not (own := extent(grid)).contains(box, 0.05):
-                raise InputError(f"{gravity} covers {own}, not {box}.", "Map a region inside it, or give another grid.")
+                raise InputError(*box.beyond(own, str(gravity)))
             source = [str(gravity)]
             if resolution := _resolution(grid, trained, gravity, network):
                 source += ["--resolution", resolution]
@@ -239,8 +239,9 @@ def _resolution(grid: xr.DataArray, trained: Mapping[str, Any], path: Path, netw
         raise InputError(
             f"{path} lies at a height of {format_length(level)}, with a node every {describe_angle(step)};"
             f" {network.name} reads gravity at {format_length(needed_level)}, every {describe_angle(needed_step)}.",
-            f"Train a network on this grid, step by step: `gravmap residual {path} --height {HEIGHT}`, rasterize, tile,"
-            " train, predict. Or give a grid of that height and spacing.",
+            f"Train a network on this grid, step by step: `gravmap residual {path} --height {HEIGHT}`, `gravmap"
+            " rasterize MAP --legend LEGEND`, `gravmap tile`, `gravmap train`, `gravmap predict`; or give a grid of"
+            " that height and spacing.",
         )
     return format_angle(round(needed_step, 8)) if step > 1.01 * needed_step else ""
 

@@ -109,7 +109,8 @@ def file_with_channels(fields_path: Path, names: Sequence[str]) -> Path:
     every = " ".join(f"--height {name.removeprefix(_RESIDUAL)}" for name in [*known, *map(residual_name, missing)])
     raise MissingHeightsError(
         f"{fields_path.resolve()} lacks {', '.join(map(residual_name, missing))}.",
-        f"`gravmap residual {every} --overwrite` makes all, then `gravmap tile --overwrite`.",
+        f"`gravmap residual GRID {every} --overwrite` makes all (GRID: the file that {fields_path.name} was made of,"
+        " with the same options), then `gravmap tile --overwrite`.",
         missing,
     )
 
@@ -240,5 +241,8 @@ def _kept(path: Path, origin: dict[str, str], heights_m: Sequence[float]) -> str
             added = parse_record(fields.attrs.get(ADDED, "{}"), dict[str, Any], str(path))
     except GravmapError:
         return ""
-    same = added.get("fields_channels") == origin and added.get("heights_m") == list(map(float, heights_m))
+    known = added.get("fields_channels", {})
+    # A layer that was removed since is still in the file, and read by nobody.
+    unchanged = bool(known) and all(known.get(name) == digest for name, digest in origin.items())
+    same = unchanged and added.get("heights_m") == list(map(float, heights_m))
     return str(added.get("made_from", "")) if same else ""

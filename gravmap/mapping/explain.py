@@ -342,7 +342,7 @@ def _draw(
         f"The logit of {record['class']} above the mean of all classes, averaged over"
         f" {'the mapped part of ' if record['unmapped'] else ''}the outlined region, is"
         f" {record['logit']:+.2f}; for fields without anomalies it is {record['baseline_logit']:+.2f}. The attributions"
-        f" sum to the difference, {record['sum']:+.2f}.",
+        f" sum to {record['sum']:+.2f}, the difference but for the error of the integration.",
         "Right: percent of all attributions, whatever their sign, in 1000 km², smoothed over 10 km; attribution.tif has"
         " them node by node, in units of the logit.",
         "They show what determined the prediction of this network, not what lies below the surface.",

@@ -5,6 +5,7 @@ import sys
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from gravmap_cli.options import (
     Command,
@@ -128,6 +129,19 @@ def test_a_misspelt_environment_variable_is_refused(run, monkeypatch):
     monkeypatch.delenv("GRAVMAP_PROBE_WIDNOW")
     monkeypatch.setenv("GRAVMAP_PROBES_WINDOW", "5deg")  # of another command
     assert run()[0] == 0
+
+
+def test_a_variable_of_no_command_is_warned_of(monkeypatch, tmp_path):
+    from gravmap.learning.training import watch
+    from gravmap_cli import main
+
+    assert main.STEP_TIMEOUT == watch.STEP_TIMEOUT
+    for name in ("GRAVMAP_WORKSPCE", "GRAVMAP_RESIDAUL_HEIGHT", "GRAVMAP_STEP_TIMEOUT", "GRAVMAP_TRAIN_LR"):
+        monkeypatch.setenv(name, "1")
+    done = CliRunner().invoke(main.gravmap, ["-w", str(tmp_path), "layer", "list"])
+    warned = [line for line in done.stderr.splitlines() if "belongs to no command" in line]
+    assert ["GRAVMAP_RESIDAUL_HEIGHT" in warned[0], "Did you mean GRAVMAP_WORKSPACE?" in warned[1]] == [True, True]
+    assert len(warned) == 2
 
 
 def test_quiet_silences_the_warning(run):

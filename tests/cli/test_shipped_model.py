@@ -220,6 +220,17 @@ def test_missing_labels_and_outcrop_of_one_class_are_refused(place, tmp_path):
         assert message in done.output
 
 
+def test_explain_takes_it_and_computes_the_heights_it_lacks(place):
+    box = ("--bbox", "82.5", "43.5", "83.5", "44.5")
+    dry = call(place, "explain", *box, "-n")
+    assert dry.exit_code == 0, dry.output
+    done = call(place, "explain", *box, "--integration-steps", "1", "--class", "acid intrusive")
+    assert done.exit_code == 0, done.output
+    record = json.loads(next((place / "maps").glob("*/attribution.json")).read_text())
+    assert record["class"] == "Acid intrusive"
+    assert next(iter(record["fields"])) == "residual_5km"
+
+
 def test_an_own_run_is_preferred_and_may_start_from_it(place):
     done = call(
         place, "train", "--on", "crusts", "--init", SHIPPED, "--count", "1", "--shape", "48", "72", "--epochs", "1",

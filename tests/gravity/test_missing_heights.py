@@ -74,7 +74,7 @@ def test_all_missing_heights_are_named_or_found_beside(place):
     assert file_with_channels(fields, ["bouguer", "residual_10km"]) == fields
     with pytest.raises(InputError, match=r"fields.nc lacks residual_5km, residual_40km\.") as caught:
         file_with_channels(fields, read)
-    assert "`gravmap residual --height 10km --height 5km --height 40km --overwrite`" in caught.value.hint
+    assert "`gravmap residual GRID --height 10km --height 5km --height 40km --overwrite`" in caught.value.hint
     add_heights(fields, [5e3, 40e3], path_with_heights(fields, [5e3, 40e3]), place / "raw")
     assert file_with_channels(fields, read) == place / "fields-5km-40km.nc"
     changed = open_fields(fields)
@@ -87,6 +87,15 @@ def test_all_missing_heights_are_named_or_found_beside(place):
 def test_a_file_of_the_same_fields_is_kept_and_of_others_replaced(place):
     add_heights(place / "fields.nc", [5e3], place / "more.nc", place / "raw")
     first = (place / "more.nc").stat().st_mtime_ns
+    add_heights(place / "fields.nc", [5e3], place / "more.nc", place / "raw")
+    assert (place / "more.nc").stat().st_mtime_ns == first
+    # A layer more is not in that file; one that was removed since does no harm.
+    plain = open_fields(place / "fields.nc")
+    write_fields(plain.assign(magnetic=plain["bouguer"]), place / "fields.nc")
+    add_heights(place / "fields.nc", [5e3], place / "more.nc", place / "raw")
+    first, before = (place / "more.nc").stat().st_mtime_ns, first
+    assert first > before
+    write_fields(plain, place / "fields.nc")
     add_heights(place / "fields.nc", [5e3], place / "more.nc", place / "raw")
     assert (place / "more.nc").stat().st_mtime_ns == first
     changed = open_fields(place / "fields.nc")

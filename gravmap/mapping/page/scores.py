@@ -40,7 +40,8 @@ def verdict(facts: Facts) -> dict[str, Any]:
     level, found = "not tested", "" if protocol is None else protocol.no_baselines
     if held_out is not None and held_out["outcome"] is not None:
         level = str(held_out["outcome"])
-        found = _compared(held_out["accuracy"], held_out["baseline"]["accuracy"], held_out["baseline"]["name"])
+        best = held_out["baseline"]
+        found = _compared("the training region", held_out["accuracy"], best["accuracy"], best["name"])
         if held_out["ahead_in_overlap"]:
             found += f" In weighted overlap it is behind {held_out['ahead_in_overlap']}."
         if held_out["no_better_than"]:
@@ -50,7 +51,7 @@ def verdict(facts: Facts) -> dict[str, Any]:
         level = levels[0] if len(set(levels)) == 1 else "mixed"
         pa = sum(each["scores"]["pa"] for each in tested) / len(tested)
         name = tested[0]["gravity_adds"][-1]["null"]  # that of the level
-        found = _compared(pa, tested[0]["baselines"][name]["pa"], NULL_MODELS[name].phrase)
+        found = _compared("this region", pa, tested[0]["baselines"][name]["pa"], NULL_MODELS[name].phrase)
     elif simulated:
         found = " ".join(str(each["left_out"]) for each in facts.settings.get("hidden_outcrop", []))
     return {
@@ -77,9 +78,9 @@ _LEVELS = {
 }
 
 
-def _compared(ours: float, best: float, name: str) -> str:
+def _compared(where: str, ours: float, best: float, name: str) -> str:
     return (
-        f"Where outcrop of this region was kept from the network, it was right in {percent(ours)} of the places;"
+        f"Where outcrop of {where} was kept from the network, it was right in {percent(ours)} of the places;"
         f" {name}, without a network, in {percent(best)}."
     )
 
