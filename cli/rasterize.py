@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from gravmap.geology.rasterize_report import RasterizedMap
     from gravmap.regions import Region
 
+MOSTLY = 0.5
+"""A larger part of the region on no map is warned of."""
+
 
 @click.command(
     "rasterize",
@@ -303,6 +306,11 @@ def describe(session: Session, made: RasterizedMap, path: Path) -> dict[str, Any
     for what, area in parts.items():
         if area > 0:
             session.say(f"         {what:<{width - 2}} {area:>12,.0f} km²")
+    if made.unusable.outside_km2 > MOSTLY * total:
+        session.warn(
+            f"Only {100 * (1 - made.unusable.outside_km2 / total):.0f} % of the region is on a map. The rest is neither"
+            " outcrop nor cover, and left out of training and maps; `gravmap residual --bbox` takes a smaller region."
+        )
     session.say(f"Wrote {path}")
     return {
         "written": str(path),

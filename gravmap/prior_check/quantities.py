@@ -233,7 +233,7 @@ def quantities(channels: Sequence[str], class_names: Sequence[str]) -> list[Quan
     found.append(
         Quantity(
             "diffusion_score",
-            "hidden outcrop predicted by label diffusion",
+            "outcrop under the map's cover shifted over it, predicted by label diffusion",
             "%",
             "geology",
             None,

@@ -40,6 +40,10 @@ def test_a_map_and_its_legend(bedrock, tmp_path):
     assert "Carboniferous" in done.output
     labels = open_labels(tmp_path / "data" / "labels.tif")
     assert (labels.values[:, 5::10] == [7, 0, 6, 255]).all()
+    assert "of the region is on a map" not in done.output
+    small = call(tmp_path, bedrock(["C"]), "--legend", "geo3al", "--overwrite", *BOX)
+    assert "Only 25 % of the region is on a map." in small.stderr
+    call(tmp_path, bedrock(["C", "Cz", "D", "oth"]), "--legend", "geo3al", "--overwrite", *BOX)
     assert (tmp_path / "data" / "labels.legend.toml").exists()
     with rasterio.open(tmp_path / "data" / "labels.tif") as raster:
         assert raster.crs.to_epsg() == 4326
