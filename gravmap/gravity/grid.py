@@ -360,8 +360,8 @@ def _note_other_level(grid: xr.DataArray, given_m: float) -> None:
         stated = height_from_text(str(grid.attrs.get(key, ""))) if stated is None else stated
     if stated is not None and abs(stated - given_m) > 1:
         warn_once(
-            f"The file states a height of {format_length(stated)}; it is taken as {format_length(given_m)}, as"
-            " --input-height says. If the file is right, the residual is wrong."
+            f"{grid.attrs.get('source_path', 'The grid')} states a height of {format_length(stated)}; it is taken as"
+            f" {format_length(given_m)}, as --input-height says. If the file is right, the residual is wrong."
         )
         grid.attrs[STATED_HEIGHT] = stated
 

@@ -292,7 +292,7 @@ def test_a_height_other_than_the_file_states_is_warned_of_and_recorded(run):
     assert "states a height" not in run(path, "--height", "5km", "--input-height", "10km").stderr
     assert "stated_height_m" not in field_recipe(open_fields(run.fields))
     done = run(path, "--height", "5km", "--input-height", "0m", "--overwrite")
-    assert done.stderr.count("The file states a height of 10km; it is taken as 0m, as --input-height says.") == 1
+    assert done.stderr.count("grid.nc states a height of 10km; it is taken as 0m, as --input-height says.") == 1
     assert field_recipe(open_fields(run.fields))["stated_height_m"] == 10_000
 
 
