@@ -1,4 +1,4 @@
-# TORCH_INDEX is the address of PyTorch's own index, for the CPU alone or another CUDA (docs/install.md); by default pip's.
+# TORCH_OPTIONS are pip's options for PyTorch, for the CPU alone or another CUDA (docs/install.md).
 ARG PYTHON=3.12
 
 FROM python:${PYTHON}-slim AS build
@@ -6,10 +6,10 @@ COPY . /src
 RUN pip wheel --no-deps --wheel-dir /wheel /src
 
 FROM python:${PYTHON}-slim
-ARG TORCH_INDEX=
+ARG TORCH_OPTIONS=
 # GDAL in rasterio's wheel takes expat from the system.
 RUN apt-get update && apt-get install --no-install-recommends -y libexpat1 && rm -rf /var/lib/apt/lists/*
-RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "torch>=2.11,<2.16" "torchvision>=0.26,<0.30"
+RUN pip install --no-cache-dir $TORCH_OPTIONS "torch>=2.11,<2.16" "torchvision>=0.26,<0.30"
 COPY --from=build /wheel /wheel
 RUN pip install --no-cache-dir /wheel/*.whl && rm -r /wheel
 # Under `--user` there is no home folder to keep caches in.

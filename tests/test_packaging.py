@@ -20,11 +20,12 @@ def test_conda_has_the_bounds_of_pip():
     assert {name: BOUNDS[name] for name in found} == found
 
 
-@pytest.mark.parametrize("file", ["Dockerfile", "docs/install.md"])
-def test_pytorch_installed_first_has_the_bounds_of_pip(file):
-    text = (ROOT / file).read_text()
-    assert f'"torch{BOUNDS["torch"]}" "torchvision{BOUNDS["torchvision"]}"' in text
-    assert "--index-url" in text
+@pytest.mark.parametrize(("file", "options"), [("Dockerfile", "$TORCH_OPTIONS "), ("docs/install.md", " OPTIONS")])
+def test_pytorch_installed_first_has_the_bounds_of_pip_and_takes_its_options(file, options):
+    bounds = f'"torch{BOUNDS["torch"]}" "torchvision{BOUNDS["torchvision"]}"'
+    (line,) = [each for each in (ROOT / file).read_text().splitlines() if bounds in each]
+    assert options in line
+    assert options.strip(" $") in (ROOT / "docs/install.md").read_text()
 
 
 def test_docker_copies_what_the_package_is_built_from():
