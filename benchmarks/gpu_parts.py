@@ -181,7 +181,7 @@ def time_epoch(sizes: Sizes) -> Iterator[Row]:
                 seconds = _since(begin, sizes.device)
                 if done == 1:
                     first_s = seconds  # also allocates memory and chooses kernels
-            step_s = (seconds - first_s) / max(done - 1, 1)
+            step_s = (seconds - first_s) / (done - 1) if done > 1 else first_s
             epoch_s = first_s + step_s * (trainer.steps_per_epoch - 1)
             begin = time.monotonic()
             trainer.end_epoch(begin, score=True)
@@ -194,7 +194,7 @@ def time_epoch(sizes: Sizes) -> Iterator[Row]:
                 "epoch_s": epoch_s,
                 "score_s": score_s,
                 "window_s": trainer.scorer.window_s,
-                "hours": PAPER_EPOCHS * (epoch_s - first_s + step_s + score_s) / 3600,
+                "hours": PAPER_EPOCHS * (step_s * trainer.steps_per_epoch + score_s) / 3600,
             }
 
 
