@@ -22,6 +22,7 @@ MEASURES = (
     ("macro_f1", "F1"),
 )
 WIDE = 44
+FEW_POINTS = 30  # below it, the weight of a single point is printed
 _HEAD = f"  {'':<{WIDE}}" + "".join(f"{label:>9}" for _, label in MEASURES) + f"{'kappa':>9}"
 KINDS = {
     "blocks": "Held-out blocks",
@@ -286,6 +287,10 @@ def _points(points: Mapping[str, Any], networks: int) -> list[str]:
         _row("network" if networks == 1 else f"network (mean of {networks} runs)", points["scores"]),
     ]
     lines += [_row(_title(null), row) for null, row in points.get("baselines", {}).items()]
+    if points["scored"] < FEW_POINTS:
+        lines.append(
+            f"    With {points['scored']} points, one more or less changes PA by {100 / points['scored']:.1f} %."
+        )
     by_distance = _distances(points, "holes" if networks == 1 else "answers") if "distance" in points else []
     return [*lines, *by_distance, *depths]
 

@@ -82,8 +82,8 @@ def command(
         {"fetched": done, "failed": [{"source": source.name, "why": error.message} for source, error in failed]}
     )
     if failed:
-        # One line each; the first is the error's own.
-        lines = [f"{error.message} {error.hint or ''}".strip() for _, error in failed]
+        # The first line is the error's own.
+        lines = [error.message + (f"\n  {error.hint}" if error.hint else "") for _, error in failed]
         raise DownloadError("\n".join(lines), f"Kept: {', '.join(item['source'] for item in done)}." if done else None)
 
 

@@ -172,12 +172,13 @@ def add_layer_to_fields(session: Session, layer: Layer, overwrite: bool, dry_run
         result |= {"lines": list(made.lines), "cap_km": layer.cap_km, "median_km": made.median}
     session.say(f"Added {_described(made)}")
     session.say(f"Wrote {fields} and {picture}")
-    _say_stale_tiles(session)
+    if not _say_stale_tiles(session):
+        session.say(f"`gravmap train --input residual,{made.name}` trains on it, after `gravmap tile`.")
     return result
 
 
-def _say_stale_tiles(session: Session) -> None:
-    """A tile set that was cut from the layer, or one of an earlier version, is of other fields now."""
+def _say_stale_tiles(session: Session) -> bool:
+    """Say that a tile set was cut from the layer or an earlier version of it, so is of other fields now, if it was."""
     from gravmap.errors import InputError
     from gravmap.tiling.training_arrays import refuse_stale
 
@@ -186,6 +187,8 @@ def _say_stale_tiles(session: Session) -> None:
             refuse_stale(session.workspace.tiles)
         except InputError as error:
             session.say(f"{error.message} {error.hint}")
+            return True
+    return False
 
 
 @command.command("list", cls=Command, short_help="List the layers of the fields.", epilog="Example: gravmap layer list")

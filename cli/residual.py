@@ -136,7 +136,7 @@ def command(
     """
     from gravmap.download.present import fetched_gravity, provenance
     from gravmap.errors import InputError
-    from gravmap.geology.layers_file import carry_layers
+    from gravmap.geology.layers_file import carry_layers, check_carried_layers
     from gravmap.gravity import open_grid, residual_fields, write_fields
     from gravmap.gravity.continuation import check_heights
     from gravmap.gravity.fields import check_request, read_margin_deg
@@ -226,10 +226,11 @@ def command(
         session.say(
             "The longest wavelengths (degrees up to 180) are from the global grid: removed before, restored after."
         )
+    nodes = check_request(
+        part, heights_m, wanted, method=method, with_derivatives=with_derivatives, trim=trim, globe=is_global(world)
+    )
+    check_carried_layers(path, (nodes["lat"].values, nodes["lon"].values))
     if dry_run:
-        check_request(
-            part, heights_m, wanted, method=method, with_derivatives=with_derivatives, trim=trim, globe=is_global(world)
-        )
         _say_gaps(session, crop(part, wanted))
         megabytes = part.size * (1 + 2 * len(heights_m)) * 4 / 1e6
         session.say(

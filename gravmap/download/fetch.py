@@ -166,7 +166,7 @@ def _download_from_first(target: _Target, transfers: list[Transfer]) -> str:
                 raise
             failures.append(f"{public_address(transfer.address)}: {error.message}")
             log.info("%s", failures[-1])
-    raise DownloadError(f"{target.path.name} could not be downloaded. {'; '.join(failures)}.")
+    raise DownloadError(f"{target.path.name} could not be downloaded:\n  " + "\n  ".join(failures))
 
 
 def _download(target: _Target, transfer: Transfer) -> str:

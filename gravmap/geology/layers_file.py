@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -194,29 +194,58 @@ def carry_layers(old_path: Path, fields: xr.Dataset, new_path: Path) -> tuple[xr
     InputError
         A layer has to be made again, and its file is missing, has changed or cannot be used.
     """
+    nodes = _nodes(fields)
+    how = {}
+    for layer, entries, kept in _carried(old_path, nodes):
+        if layer.name in fields:
+            continue
+        made = kept if kept is not None else _made_again(layer, entries, nodes, old_path)
+        how[layer.name] = "made again" if kept is None else "kept"
+        fields = _with_layer(fields, layer, made, new_path)
+    return fields, how
+
+
+def check_carried_layers(old_path: Path, nodes: tuple[NDArray[np.float64], NDArray[np.float64]]) -> None:
+    """Make the checks of :func:`carry_layers` that need no values, before the new fields are computed.
+
+    Parameters
+    ----------
+    old_path : Path
+        As for :func:`carry_layers`.
+    nodes : tuple of ndarray
+        Latitudes and longitudes of the new fields, degrees.
+
+    Raises
+    ------
+    InputError
+        A layer would have to be made again, and its file is missing or has changed.
+    """
+    for layer, entries, kept in _carried(old_path, nodes):
+        if kept is None:
+            _require_files(layer, entries, old_path)
+
+
+def _carried(
+    old_path: Path, nodes: tuple[NDArray[np.float64], NDArray[np.float64]]
+) -> Iterator[tuple[Layer, list[dict[str, Any]], LayerValues | None]]:
+    """The layers of an older file with their recorded files, and their values where the nodes are the same."""
     try:
         old = open_fields(old_path)
         recipes, sources = field_recipe(old).get("by_channel", {}), field_sources(old)
     except GravmapError:
-        return fields, {}
-    nodes, here = _nodes(fields), _nodes(old)
+        return
     same = all(
-        one.shape == two.shape and np.allclose(one, two, atol=1e-9) for one, two in zip(nodes, here, strict=True)
+        one.shape == two.shape and np.allclose(one, two, atol=1e-9) for one, two in zip(nodes, _nodes(old), strict=True)
     )
-    how = {}
-    for name in (name for name in recipes if name in old and name not in fields):
+    for name in (name for name in recipes if name in old):
         layer, entries = _layer_of(name, recipes[name], sources, old_path)
+        values = None
         if same:
             attrs = old[name].attrs
-            made = LayerValues(
+            values = LayerValues(
                 old[name].values, attrs.get("units", "1"), attrs.get("long_name", name), recipes[name], entries
             )
-            how[name] = "kept"
-        else:
-            made = _made_again(layer, entries, nodes, old_path)
-            how[name] = "made again"
-        fields = _with_layer(fields, layer, made, new_path)
-    return fields, how
+        yield layer, entries, values
 
 
 def layer_files(sources: Sequence[Mapping[str, Any]], fields_path: Path) -> list[tuple[str, Path, Mapping[str, Any]]]:
@@ -234,6 +263,12 @@ def _made_again(
     nodes: tuple[NDArray[np.float64], NDArray[np.float64]],
     old_path: Path,
 ) -> LayerValues:
+    _require_files(layer, entries, old_path)
+    return layer.read(*nodes)
+
+
+def _require_files(layer: Layer, entries: Sequence[Mapping[str, Any]], old_path: Path) -> None:
+    """Refuse a layer that cannot be made again, because its files are missing or have changed."""
     if len(entries) != len(layer.paths) or not entries:
         raise InputError(
             f"{old_path} does not say which file the layer {layer.name} was made of.",
@@ -245,7 +280,6 @@ def _made_again(
             raise InputError(f"{old_path} holds the layer {layer.name}, whose file {path} is missing.", remedy)
         if path.is_file() and sha256(path) != entry.get("sha256"):
             raise InputError(f"{old_path} holds the layer {layer.name}, whose file {path} has changed.", remedy)
-    return layer.read(*nodes)
 
 
 def _layer_of(

@@ -141,20 +141,26 @@ def check_request(
     with_derivatives: bool = False,
     trim: Trim | None = None,
     globe: bool = False,
-) -> None:
+) -> xr.DataArray:
     """Make the checks of :func:`residual_fields` without its computation; parameters and errors as there.
 
     Parameters
     ----------
     globe : bool
         Long wavelengths are restored from a global grid.
+
+    Returns
+    -------
+    DataArray
+        The grid at the nodes that the fields will have.
     """
     _check_method(method, with_derivatives)
     check_heights(heights_m)
     if method == "regional":
-        _cut_region(grid, sorted(heights_m), region, MARGIN_DEG, trim, globe)
-    else:
-        _check_region(grid if region is None else crop(grid, region), region)
+        return _cut_region(grid, sorted(heights_m), region, MARGIN_DEG, trim, globe)[1]
+    inner = grid if region is None else crop(grid, region)
+    _check_region(inner, region)
+    return inner
 
 
 def _check_method(method: str, with_derivatives: bool) -> None:

@@ -58,9 +58,10 @@ def test_what_fails_is_named_and_the_rest_is_kept(run):
     assert "verified (SHA-256)" in result.stdout
     assert "terms: Free for all." in result.stdout
     assert "cite: Me (2026)" in result.stdout
-    (line,) = [line for line in result.stderr.splitlines() if "lost" in line]
-    assert "404" in line
-    assert "gravmap rasterize MAP" in line
+    name, address, hint = result.stderr.partition("lost: ")[2].splitlines()[:3]
+    assert name.endswith("could not be downloaded:")
+    assert "404" in address
+    assert "gravmap rasterize MAP" in hint
     assert sorted(path.name for path in run.raw.iterdir()) == ["grid.grd"]
 
 

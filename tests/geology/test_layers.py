@@ -13,7 +13,7 @@ from rasterio.transform import from_origin
 from gravmap.errors import InputError, OptionError
 from gravmap.files import sha256
 from gravmap.geology.layers import RasterLayer
-from gravmap.geology.layers_file import add_layer, carry_layers, list_layers, remove_layers
+from gravmap.geology.layers_file import add_layer, carry_layers, check_carried_layers, list_layers, remove_layers
 from gravmap.gravity import field_derivatives, open_fields, residual_fields, upward_continue, write_fields
 from gravmap.gravity.field_reader import FieldReader
 from gravmap.gravity.fields_file import field_recipe, field_sources
@@ -297,12 +297,16 @@ def test_new_fields_keep_layers_on_the_same_nodes_and_make_them_again_on_others(
     remade, how = carry_layers(fields, other, fields)
     assert how == {"magnetic": "made again"}
     assert np.allclose(remade["magnetic"].values, before.values[4:, :-4], atol=0.01)
+    nodes = (other["lat"].values, other["lon"].values)
+    check_carried_layers(fields, nodes)
     path.write_bytes(path.read_bytes() + b" ")
-    with pytest.raises(InputError, match=r"has changed.*\n.*layer remove magnetic"):
-        carry_layers(fields, other, fields)
+    for refuse in (lambda: carry_layers(fields, other, fields), lambda: check_carried_layers(fields, nodes)):
+        with pytest.raises(InputError, match=r"has changed.*\n.*layer remove magnetic"):
+            refuse()
     path.unlink()
     with pytest.raises(InputError, match="is missing"):
-        carry_layers(fields, other, fields)
+        check_carried_layers(fields, nodes)
+    check_carried_layers(fields, (new["lat"].values, new["lon"].values))
     assert carry_layers(fields, new, fields)[1] == {"magnetic": "kept"}
     assert carry_layers(tmp_path / "none.nc", new, fields)[1] == {}
 
