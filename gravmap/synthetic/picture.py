@@ -338,7 +338,7 @@ def _legend(figure: Figure, crust: Crust) -> None:
     percent = 100 * np.bincount(crust.truth.ravel(), minlength=BASEMENT) / crust.truth.size
     names = {entry.index: entry.name for entry in load_legend(LEGEND).classes}
     bedrock = [f"{names[index]} {percent[index]:.0f} %" for index in range(1, BASEMENT)]
-    labels = ["Cenozoic (on maps: cover)", *bedrock, "crust below the belts", "Mesozoic"]
+    labels = ["cover (in the section: Cenozoic)", *bedrock, "crust below the belts", "Mesozoic cover"]
     figure.legend(
         handles=legend_patches(zip(labels, _class_colours(), strict=True)),
         loc="lower left",

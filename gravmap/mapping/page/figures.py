@@ -156,9 +156,8 @@ def draw(
     cell_height = map_height + above + _BELOW
     width = max(columns * cell_width + 0.1, _NARROWEST)
     shown = _classes_shown(panels, classes)
-    longest = max((len(str(patch.get_label())) for patch in shown), default=1)
-    legend_columns = max(1, int((width - _LEFT) // (0.55 + 0.085 * longest)))
-    legend_height = 0.24 * -(-len(shown) // legend_columns) + 0.2 if shown else 0.0
+    legend_columns = _legend_columns([str(patch.get_label()) for patch in shown], width - _LEFT)
+    legend_height = 0.2 * -(-len(shown) // legend_columns) + 0.2 if shown else 0.0
     lines = [line for note in notes for line in textwrap.wrap(note, int((width - _LEFT - 0.2) * 15))]
     notes_height = 0.17 * len(lines) + 0.15
     height = rows * cell_height + legend_height + notes_height + _TITLE
@@ -200,6 +199,15 @@ def draw(
         metadata = {"CreationDate": None, "Title": title} if path.suffix == ".pdf" else {"Title": title}
         with atomic_path(path) as partial:
             figure.savefig(partial, format=path.suffix.removeprefix("."), metadata=metadata)
+
+
+def _legend_columns(names: Sequence[str], width_in: float) -> int:
+    """The largest number of columns of a legend that fits; each is as wide as its longest name."""
+    for columns in range(len(names), 1, -1):
+        parts = np.array_split(np.array([len(name) for name in names]), columns)  # as matplotlib fills them
+        if sum(0.55 + 0.08 * int(part.max()) for part in parts) <= width_in:
+            return columns
+    return 1
 
 
 def _classes_shown(panels: Sequence[Panel], classes: Sequence[dict[str, Any]]) -> list[Patch]:
