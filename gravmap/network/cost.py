@@ -19,6 +19,7 @@ from gravmap.network.architecture import Architecture
 from gravmap.network.deform import TAPS, DeformConv3x3, Implementation
 from gravmap.network.ggmnet import GGMNet
 from gravmap.network.precision import autocast, scoring_precision
+from gravmap.network.window_pass import WHOLE_FROM_PX, window_logits
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -111,12 +112,12 @@ def peak_bytes(
     return int(3 * weights + tracker.peak)
 
 
-PROBE_PX = 256
+PROBE_PX = WHOLE_FROM_PX  # passes as one image, as larger windows do
 """Maximum width of the image that a forward pass is timed with."""
 
 
 def seconds_per_pass(network: nn.Module, in_channels: int, size: int, device: str | torch.device) -> float:
-    """Measure the seconds of a forward pass of one size x size image (on a smaller image, scaled by area).
+    """Measure the seconds that a window of size x size pixels takes (on a smaller one, scaled by area).
 
     Parameters
     ----------
@@ -130,9 +131,9 @@ def seconds_per_pass(network: nn.Module, in_channels: int, size: int, device: st
     probe = min(size, PROBE_PX)
     sample = torch.zeros(1, in_channels, probe, probe, device=device)
     with torch.inference_mode(), autocast(scoring_precision(network), device):
-        network(sample)  # warm-up: the first pass also selects kernels
+        window_logits(network, sample)  # warm-up: the first pass also selects kernels
         start = time.perf_counter()
-        network(sample)
+        window_logits(network, sample)
         if sample.is_cuda:
             torch.cuda.synchronize()
     return (time.perf_counter() - start) * (size / probe) ** 2

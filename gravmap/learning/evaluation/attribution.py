@@ -28,6 +28,7 @@ from gravmap.learning.evaluation.mosaic import (
 )
 from gravmap.learning.sampling.resampling import interpolation_matrices
 from gravmap.network.precision import set_scoring_precision
+from gravmap.network.window_pass import window_logits
 from gravmap.progress import Progress, silent
 
 STEPS = 32
@@ -197,7 +198,7 @@ def integrated_gradients(
             for point, weight_of_point in zip((points + 1) / 2, weights / 2, strict=True):
                 patch = torch.lerp(start, end, float(point)).requires_grad_(True)
                 tile = inputs.prepare(down @ patch @ right.T, float(window[3] - window[1]) / tile_size_px)
-                cells = resample_to_cells(network(tile[None])[0].float(), window, out_lat, out_lon)
+                cells = resample_to_cells(window_logits(network, tile[None])[0].float(), window, out_lat, out_lon)
                 output = ((cells[chosen] - cells.mean(dim=0)) * cell_weight).sum()
                 (partial,) = torch.autograd.grad(output, patch)
                 gradient[:, under_rows, under_columns] += weight_of_point * partial.cpu().numpy()

@@ -21,6 +21,7 @@ from gravmap.learning.sampling.augmentation import Crop
 from gravmap.learning.sampling.resampling import interpolate, patch_under
 from gravmap.network.deform import save_memory
 from gravmap.network.precision import autocast, scoring_precision
+from gravmap.network.window_pass import window_logits
 from gravmap.progress import Progress, silent
 
 log = logging.getLogger(__name__)
@@ -263,7 +264,7 @@ def iter_window_logits(
         found: list[list[NDArray[np.float32]]] = [[] for _ in batch]
         for axes in flips:
             with autocast(scoring_precision(network), device):
-                images = network(stacked.flip(axes)).flip(axes)  # (n, K, T, T)
+                images = window_logits(network, stacked.flip(axes)).flip(axes)  # (n, K, T, T)
             for number, window in enumerate(batch):
                 cells = resample_to_cells(images[number].float(), window, out_lat, out_lon)
                 found[number].append(cells.cpu().numpy())

@@ -27,6 +27,7 @@ from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.data.outcrop_context import DISTANCE_KM, LEAST
 from gravmap.learning.training.checkpoint import MODEL, load_model
 from gravmap.network.outcrop_start import THICKNESS_QUANTILES, AllOutputs, has_thickness
+from gravmap.network.window_pass import crop_starts
 from gravmap.outputs import check_outputs
 
 Format = Literal["onnx", "torch"]
@@ -115,7 +116,10 @@ def export_run(run_folder: Path, path: Path, form: Format = "onnx", *, overwrite
     calibration = read_calibration(run_folder) if whole.thickness else None
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch warns about its own internals
-        program, fixed_px, difference = _trace(whole, inputs, spec.tile_size_px)
+        # A window that passes in crops is fed as these.
+        parts = 2 if crop_starts(network, spec.tile_size_px) else 1
+        image_px = spec.tile_size_px // parts
+        program, fixed_px, difference = _trace(whole, inputs, image_px)
         described = {
             "made_by": f"gravmap {__version__}",
             "format": form,
@@ -127,8 +131,8 @@ def export_run(run_folder: Path, path: Path, form: Format = "onnx", *, overwrite
             "height_and_width": {"fixed": fixed_px, "multiple_of": MULTIPLE, "least": LEAST_PX, "most": MOST_PX},
             "classes": spec.classes,
             "preprocessing_inside": spec.inputs,
-            "windows_deg": spec.scales_deg,
-            "window_px": spec.tile_size_px,
+            "windows_deg": [scale / parts for scale in spec.scales_deg],
+            "window_px": image_px,
             "field_recipe": spec.field_recipe,
             "sources": spec.sources,
             "scores": {name: {"fwiou": each.get("fwiou")} for name, each in spec.scores.items()},
@@ -148,7 +152,7 @@ def export_run(run_folder: Path, path: Path, form: Format = "onnx", *, overwrite
     return described
 
 
-def _trace(whole: nn.Module, inputs: InputChannels, tile_size_px: int) -> tuple[ExportedProgram, int | None, float]:
+def _trace(whole: nn.Module, inputs: InputChannels, image_px: int) -> tuple[ExportedProgram, int | None, float]:
     """Trace the network with dynamic sizes, or else with a fixed size.
 
     Returns
@@ -169,7 +173,7 @@ def _trace(whole: nn.Module, inputs: InputChannels, tile_size_px: int) -> tuple[
         program = torch.export.export(whole, _example(inputs, 2, 128, 192), dynamic_shapes=tuple(shapes))
         return program, None, max(_difference(program, whole, inputs, *size) for size in _COMPARED_PX)
     except Exception:  # torch raises many types of errors here; the next attempt reports its own
-        fixed = max(LEAST_PX, -(-tile_size_px // MULTIPLE) * MULTIPLE)
+        fixed = max(LEAST_PX, -(-image_px // MULTIPLE) * MULTIPLE)
     try:
         program = torch.export.export(whole, _example(inputs, 1, fixed, fixed))
         return program, fixed, _difference(program, whole, inputs, fixed, fixed)

@@ -10,7 +10,6 @@ the recipe it modifies. Options given by the user override the recipe. What a re
 from __future__ import annotations
 
 import difflib
-import math
 import types
 import typing
 from collections.abc import Sequence
@@ -110,8 +109,8 @@ def grid_windows(dataset: RegionDataset, scales_deg: Sequence[float] = ()) -> tu
     list of float
         Sizes of the windows, degrees.
     int
-        Pixels across a window: about one for each cell in a window of the size that scores are computed with. A
-        multiple of 128, because GGMNet pads crops, which are half as wide, to multiples of 64 pixels.
+        Pixels across a window: about one for each cell in a window of the size that scores are computed with. The
+        nearest multiple of 128, because GGMNet pads crops, which are half as wide, to multiples of 64 pixels.
 
     Examples
     --------
@@ -129,7 +128,7 @@ def grid_windows(dataset: RegionDataset, scales_deg: Sequence[float] = ()) -> tu
     scales = sorted(set(scales_deg)) or [scoring_scale(dataset.window_scale_deg.tolist())]
     _, south, _, north = dataset.field_nodes_wsen
     cells = scoring_scale(scales) * (dataset.fields.shape[1] - 1) / (north - south)
-    return scales, GRID_STEP_PX * max(1, math.ceil(cells / GRID_STEP_PX))
+    return scales, GRID_STEP_PX * max(1, round(cells / GRID_STEP_PX))
 
 
 GRID_STEP_PX = 128
@@ -239,7 +238,9 @@ def _crusts(options: dict[str, Any]) -> dict[str, Any]:
 def _cpu(options: dict[str, Any]) -> dict[str, Any]:
     """Return the recipe for a region on a CPU: a small network that is trained by the clock.
 
-    All labelled pixels enter the loss: in short runs mining the hardest ones cost 2.4 points (docs/method/learning.md).
+    All labelled pixels enter the loss, with equal weight but for their class: in short runs mining the hardest ones
+    cost 2.4 points (docs/method/learning.md). Learning rate, clipping and average of the weights are those that
+    `gravmap reproduce` uses for runs of minutes.
     """
     limit_s = None if "epochs" in options else CPU_TIME_LIMIT_S
     timed = {"time_limit_s": limit_s, **options}
@@ -249,7 +250,11 @@ def _cpu(options: dict[str, Any]) -> dict[str, Any]:
         "time_limit_s": limit_s,
         "steps": 100,
         "batch_size": 8,
+        "lr": 2e-3,
+        "clip": 1.0,
+        "average": 0.99,
         "topk_share": 1.0,
+        "small_weight": 1.0,
     }
 
 
