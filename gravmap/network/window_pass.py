@@ -1,8 +1,8 @@
 """The pass of a window through a network: as one image, or where that is small as overlapping crops.
 
-Training crops are half as wide as windows. The coarsest feature map of a crop of 64 pixels is 2 x 2, and most of what its
-convolutions read is padding; that of a window twice as wide is 4 x 4, which no batch statistics of the training describe.
-So a small window passes in crops of the training's size. Measured in docs/results.md.
+Training crops are half as wide as windows. The coarsest feature map of a crop of 64 pixels is 2 x 2, and most of what
+its convolutions read is padding; that of a window twice as wide is 4 x 4, which the batch statistics of the training do
+not describe. So a small window passes in crops of the training's size. Measured in docs/results.md.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ WEIGHT_FLOOR = 1e-4
 def window_logits(network: nn.Module, windows: Tensor) -> Tensor:
     """Logits of windows.
 
-    Windows under :data:`WHOLE_FROM_PX` pass as nine crops half as wide, each shifted by half its width, whose logits are
-    averaged with the weights of a Hann window. Networks that start from the outcrop (:class:`OutcropStart`) see whole
-    windows of any size.
+    Windows under :data:`WHOLE_FROM_PX` pass as nine crops half as wide, each shifted by half its width, whose logits
+    are averaged with the weights of a Hann window. Networks that start from the outcrop (:class:`OutcropStart`) see
+    whole windows of any size.
 
     Parameters
     ----------
@@ -59,12 +59,13 @@ def window_logits(network: nn.Module, windows: Tensor) -> Tensor:
         found: Tensor = network(windows)
         return found
     side = size // 2
-    crops = [windows[..., top : top + side, left : left + side] for top, left in itertools.product(starts, starts)]
-    passed = network(torch.cat(crops)).float()
+    corners = list(itertools.product(starts, starts))
+    crops = torch.stack([windows[..., top : top + side, left : left + side] for top, left in corners])
+    passed: Tensor = network(crops.flatten(0, 1)).float()  # (9 N, K, T / 2, T / 2)
     weight = _weight(side, passed.device)
     total = passed.new_zeros(len(windows), passed.shape[1], size, size)
     weights = passed.new_zeros(size, size)
-    for (top, left), logits in zip(itertools.product(starts, starts), passed.split(len(windows)), strict=True):
+    for (top, left), logits in zip(corners, passed.unflatten(0, (len(corners), len(windows))), strict=True):
         part = (..., slice(top, top + side), slice(left, left + side))
         total[part] += logits * weight
         weights[part] += weight
