@@ -65,9 +65,9 @@ def window_logits(network: nn.Module, windows: Tensor) -> Tensor:
     weight = _weight(side, passed.device)
     total = passed.new_zeros(len(windows), passed.shape[1], size, size)
     weights = passed.new_zeros(size, size)
-    for (top, left), logits in zip(corners, passed.unflatten(0, (len(corners), len(windows))), strict=True):
+    for number, (top, left) in enumerate(corners):
         part = (..., slice(top, top + side), slice(left, left + side))
-        total[part] += logits * weight
+        total[part] += passed[number * len(windows) : (number + 1) * len(windows)] * weight
         weights[part] += weight
     return total / weights
 
