@@ -22,6 +22,7 @@ from gravmap.mapping.blend import Blender
 from gravmap.mapping.inference import InferenceTask, run_inference
 from gravmap.mapping.map_grid import map_grid
 from gravmap.mapping.predictor import Predictor
+from gravmap.network.window_pass import window_logits
 from gravmap.regions import Region
 from toys.map import BOX, LEGEND, gravity, layers, make_project
 
@@ -124,7 +125,7 @@ def test_provenance_lists_inputs_and_outputs(project):
     assert record["verdict"]["reason"] in head
 
 
-def test_with_a_single_window_prediction_is_the_network_applied_once(project):
+def test_with_a_single_window_prediction_is_that_window_passed_through_the_network(project):
     """A single window covers the map: compare with applying the network directly."""
     predictor = Predictor(project / "fields.nc", project / "run", "cpu")
     plan = predictor.plan(Region(80, 43, 85, 47), [5.0])
@@ -147,7 +148,7 @@ def test_with_a_single_window_prediction_is_the_network_applied_once(project):
     sample = RegularGridInterpolator(nodes, field[::-1], bounds_error=False, fill_value=None)
     pixels = sample(np.stack(np.meshgrid(lat, lon, indexing="ij"), axis=-1)).astype(np.float32)
     with torch.inference_mode():
-        logits = predictor.members[0].network(torch.as_tensor(pixels)[None, None] / 10.0)[0].numpy()
+        logits = window_logits(predictor.members[0].network, torch.as_tensor(pixels)[None, None] / 10.0)[0].numpy()
     # A cell's logits are the mean over the cell of the bilinear surface between pixel centres; away from the rim.
     rows = np.flatnonzero((plan.grid.lat_deg > south + 0.5) & (plan.grid.lat_deg < north - 0.5))
     cols = np.flatnonzero((plan.grid.lon_deg > west + 0.5) & (plan.grid.lon_deg < east - 0.5))
