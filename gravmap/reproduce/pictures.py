@@ -184,7 +184,7 @@ def draw_test_windows(
     return Picture(
         path,
         f"The paper's test windows: the {count(len(found.boxes_wsen))} of all sizes with bedrock on less than a tenth"
-        " of their area (grey: everything else), predicted by GGMNet, each window as one image; where windows overlap,"
+        " of their area (grey: everything else), predicted by GGMNet, each window by itself; where windows overlap,"
         " their logits are blended. Such windows have too few labels for a score. Outlined: outcrop; ruled in white:"
         f" under cover.{known}",
     )

@@ -1,4 +1,4 @@
-"""Scores of held-out windows, each predicted as one image and counted whole, as the paper scores its tiles."""
+"""Scores of held-out windows, each predicted by itself and counted whole, as the paper scores its tiles."""
 
 from __future__ import annotations
 
