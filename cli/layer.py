@@ -173,7 +173,7 @@ def add_layer_to_fields(session: Session, layer: Layer, overwrite: bool, dry_run
     session.say(f"Added {_described(made)}")
     session.say(f"Wrote {fields} and {picture}")
     if not _say_stale_tiles(session):
-        session.say(f"`gravmap train --input residual,{made.name}` trains on it, after `gravmap tile`.")
+        session.say(f"`gravmap train --input residual,{made.name}` trains on it.")
     return result
 
 

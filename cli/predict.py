@@ -257,6 +257,7 @@ def _predict(
     from gravmap.mapping.compatibility import require_labels
     from gravmap.mapping.prediction import plan_prediction
     from gravmap.mapping.predictor import Predictor, resolve_device
+    from gravmap.mapping.record.provenance import read_provenance
 
     place = box if box is not None else read_clip(Path(str(options.polygon)))
     folder = options.output or workspace.maps / options.name
@@ -321,6 +322,9 @@ def _predict(
     if labels is not None:
         _say_unmapped(session, made.summary.unmapped, map_options)
     report_device(session, map_options.device, made.plan.device)
+    verdict = read_provenance(made.folder)["verdict"]
+    session.say(f"{verdict['sentence']} {verdict['reason']}".strip())
+    session.say(f"Read {made.files['report.html']} first.")
     session.result(
         {
             "files": {file: str(path) for file, path in made.files.items()},
@@ -332,6 +336,7 @@ def _predict(
             "unmapped": None if labels is None else made.summary.unmapped,
             "prior_verdicts": list(made.checks.prior_verdicts),
             "hidden_outcrop": list(made.checks.hidden_outcrop),
+            "verdict": verdict,
         }
     )
 
@@ -404,15 +409,15 @@ def _describe_models(session: Session, folders: list[Path], shipped: bool, place
 
 
 def _say_unread_layers(session: Session, fields: Path, channels: list[str]) -> None:
-    """Say which layers of the fields no network reads."""
+    """Say which layers of the fields the networks of the map do not read."""
     from gravmap.gravity.field_reader import FieldReader
 
     with FieldReader(fields) as reader:
         unread = [name for name in reader.layers if name not in channels]
     if unread:
         session.say(
-            f"No network here reads {', '.join(unread)} of {fields}. Networks trained on crusts read residuals and"
-            f" outcrop alone; `gravmap train --input residual,{','.join(unread)}` trains one that reads more."
+            f"This map does not use {', '.join(unread)} of {fields}; `gravmap train --input"
+            f" residual,{','.join(unread)}` trains a network that does, and --run names it."
         )
 
 

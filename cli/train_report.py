@@ -74,14 +74,20 @@ def _describe_data(splits: DatasetSplits, config: TrainConfig) -> list[str]:
 
 def _describe_course(config: TrainConfig) -> str:
     """The recipe in words."""
-    steps = f"At most {config.epochs} epochs, batch size {config.batch_size}"
+    steps = f"At most {config.epochs} epoch{'' if config.epochs == 1 else 's'}, batch size {config.batch_size}"
     if config.micro_batch:
         steps += f" by gradient accumulation over micro-batches of {config.micro_batch}"
     if config.schedule == "cosine":
         return f"Recipe {config.recipe}: Adam, peak learning rate {config.lr:g}, cosine schedule. {steps}."
-    when = f"at a plateau, between epochs {config.switch_from} and {config.switch_by}"
+    first = config.switch_from
+    when = f"at a plateau, between epochs {first} and {config.switch_by}"
     if config.switch != "plateau":
-        when = f"after epoch {config.switch.removeprefix('epoch:')}"
+        first = int(config.switch.removeprefix("epoch:"))
+        when = f"after epoch {first}"
+    if config.epochs <= first:
+        return (
+            f"Recipe {config.recipe}: Adam, learning rate {config.lr:g}; SGD would follow after epoch {first}. {steps}."
+        )
     return f"Recipe {config.recipe}: Adam, learning rate {config.lr:g}, then SGD {when}. {steps}."
 
 
