@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -408,8 +409,10 @@ def _find_split(index: TileIndex, name: str, fold: int) -> StoredSplit:
             if not 0 <= fold < stored["folds"]:
                 raise OptionError(f"The split {name} has no fold {fold}.", f"It has folds 0 to {stored['folds'] - 1}.")
             return stored
-    names = ", ".join(stored["name"] for stored in index["splits"])
-    raise InputError(f"The tile set holds no split {name!r}; it has {names}.", _how_to_add(name))
+    known = [stored["name"] for stored in index["splits"]]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"Did you mean {near[0]}?" if near else _how_to_add(name)
+    raise InputError(f"The tile set holds no split {name!r}; it has {', '.join(known)}.", hint)
 
 
 def _how_to_add(name: str) -> str:

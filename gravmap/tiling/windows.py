@@ -161,6 +161,8 @@ def plan_scales(
             f"No window size fits into {region}: windows of {describe_angle(shorter)}, its shorter side, instead."
         ]
         scales.append(_scale(region, shorter, shorter / 2))
+    elif notes and (half := math.floor(shorter / 2)) > max(scale.size_deg for scale in scales):
+        notes.append(f"`--window {half}deg` makes windows that show a network more of the surroundings.")
     return scales, notes
 
 

@@ -79,6 +79,7 @@ def test_a_split_is_added_beside_the_others(workspace):
     [
         (["--split", "mine", "--report"], 3, "no split 'mine'"),
         (["--split", "mine"], 3, "--add blocks --name mine"),
+        (["--split", "blocs"], 3, "Did you mean blocks?"),
         (["--add", "mine"], 2, "strict"),
         (["--name", "mine"], 2, "--add"),
         (["--add", "blocks", "--name", "../mine"], 2, "valid name of a split"),

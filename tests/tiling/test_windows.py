@@ -139,3 +139,10 @@ def test_strides_go_with_sizes():
             plan_scales(STUDY, sizes, strides)
     with pytest.raises(OptionError, match="does not fit"):
         windows(Region(0, 0, 1, 1), 2, 1)
+
+
+def test_a_region_with_small_windows_alone_is_offered_larger_ones():
+    scales, notes = plan_scales(Region(80, 43, 86, 47))
+    assert [scale.size_deg for scale in scales] == [1.0]
+    assert notes[-1] == "`--window 2deg` makes windows that show a network more of the surroundings."
+    assert not any("--window" in note for note in plan_scales(Region(80, 43, 92, 51))[1])  # 5 degrees fit
