@@ -95,8 +95,8 @@ def print_cpu_default(session: Session, config: TrainConfig) -> None:
     """Name the recipe that is the default on a CPU, and the command that trains at the paper's size."""
     limit = f", at most {describe_time(config.time_limit_s)} (--time-limit)" if config.time_limit_s else ""
     session.say(
-        f"On a CPU the default is --recipe cpu: {config.model}, windows of {config.tile_size_px} pixels{limit}; the paper's size: "
-        "`gravmap train --gpus 0 --recipe default`."
+        f"On a CPU the default is --recipe cpu: {config.model}, windows of {config.tile_size_px} pixels{limit}; the"
+        " paper's size: `gravmap train --gpus 0 --recipe default`."
     )
 
 

@@ -82,7 +82,12 @@ def test_a_map_through_the_command_line(workspace):
     record = json.loads((workspace / "maps" / "here" / "provenance.json").read_text())
     assert record["command"].endswith("predict --region here --json")
     assert call(workspace, "--region", "here").exit_code == 3
-    assert call(workspace, "--region", "here", "--overwrite").exit_code == 0
+    assert reported["verdict"] == record["verdict"]
+    again = call(workspace, "--region", "here", "--overwrite")
+    assert again.exit_code == 0
+    sentence = record["verdict"]["sentence"]
+    assert again.output.rstrip().endswith(f"Read {workspace / 'maps' / 'here' / 'report.html'} first.")
+    assert sentence in again.output
     assert call(workspace, "--bbox", "60", "44", "84", "46").exit_code == 3
     # Fields of another level: refused, in two lines.
     fields = residual_fields(gravity().assign_attrs(height_m=5e3), [10_000.0])
