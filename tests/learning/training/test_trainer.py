@@ -62,12 +62,12 @@ class Interrupt:
 def test_the_sign_of_the_field_is_learned(area, tmp_path):
     gentle = Augmentation(noise=(0.0, 0.01), offset_mgal=0.2)  # the field passes zero steeply, but not everywhere
     config = TrainConfig(
-        model="ggmnet-tiny", epochs=6, steps=16, batch_size=6, lr=1e-2, evaluate_every=6, augmentation=gentle
-    )
+        model="ggmnet-tiny", epochs=10, steps=16, batch_size=6, lr=1e-2, evaluate_every=10, augmentation=gentle,
+        tile_size_px=128,
+    )  # fmt: skip
     result = train(area, tmp_path / "run", config)
-    # Beside a zero of the field a node may be wrong; away from it, below, few are.
-    assert result["test"]["pa"] > 0.9
-    assert result["tune"]["pa"] > 0.9
+    assert result["test"]["pa"] > 0.95
+    assert result["tune"]["pa"] > 0.95
     # The test block: 10 x 10 nodes or one row more, without the fifth that is cover.
     assert 60 <= result["test"]["places"] <= 121
     assert np.sum(result["test"]["confusion"]) == result["test"]["places"]
